@@ -1,0 +1,52 @@
+"""Preference-optimisation losses as verified plugins, and one engine that runs any of them exactly."""
+
+from prefopt.batch import Completions, PreferenceBatch, Tokens
+from prefopt.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    NonFiniteLossError,
+    PluginError,
+    PrefoptError,
+    UnknownNameError,
+)
+from prefopt.hookspecs import hookimpl
+from prefopt.loss import (
+    Gradient,
+    LabelLoss,
+    Loss,
+    LossOutput,
+    Needs,
+    PairLoss,
+    RankingLoss,
+    field,
+)
+from prefopt.registry import Plugin, Registry, get_loss, load_registry
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Completions",
+    "ConfigError",
+    "DataError",
+    "Gradient",
+    "LabelLoss",
+    "Loss",
+    "LossOutput",
+    "ModelError",
+    "Needs",
+    "NonFiniteLossError",
+    "PairLoss",
+    "Plugin",
+    "PluginError",
+    "PreferenceBatch",
+    "PrefoptError",
+    "RankingLoss",
+    "Registry",
+    "Tokens",
+    "UnknownNameError",
+    "field",
+    "get_loss",
+    "hookimpl",
+    "load_registry",
+]

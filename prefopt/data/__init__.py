@@ -1,0 +1,1 @@
+"""Rows in every accepted format, validated, tokenised and cut to length."""

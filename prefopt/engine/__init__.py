@@ -1,0 +1,1 @@
+"""From rows to exact gradients: token trees, log-probs, accumulation."""

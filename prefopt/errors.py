@@ -1,0 +1,56 @@
+"""The errors users meet. Each message is one sentence: what, where, why, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class PrefoptError(Exception):
+    """Any failure whose message is written for the user; the command line prints it without a traceback."""
+
+
+class ConfigError(PrefoptError, ValueError):
+    """A setting is unknown, out of range, missing, or does not go with another one."""
+
+
+class DataError(PrefoptError, ValueError):
+    """A source of rows cannot be read, or a row cannot be used."""
+
+
+class ModelError(PrefoptError, ValueError):
+    """A model or tokenizer cannot be loaded, or cannot do what the run needs."""
+
+
+class PluginError(PrefoptError):
+    """A plugin breaks a rule of the registry: it fails to load, or brings a name that is taken."""
+
+
+class UnknownNameError(PrefoptError, LookupError):
+    """A name that no plugin registers."""
+
+
+class NonFiniteLossError(PrefoptError, ArithmeticError):
+    """A loss or a gradient is NaN or infinite; the message names the rows that caused it."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], *, then: str = "") -> str:
+    """The sentence for a name that is not among `known`.
+
+    >>> unknown_name("loss", "dpoo", ["ipo", "dpo"])
+    "unknown loss 'dpoo'; did you mean 'dpo'? available: dpo, ipo"
+    """
+    names = sorted(known)
+    near = nearest(name, names)
+    guess = f"did you mean {near!r}? " if near else ""
+    return f"unknown {what} {name!r}; {guess}available: {', '.join(names) or 'none'}{then}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most like `name`, or None when nothing is close.
+
+    >>> nearest("lerning_rate", ["learning_rate", "epochs"])
+    'learning_rate'
+    """
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return matches[0] if matches else None

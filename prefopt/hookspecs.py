@@ -1,0 +1,15 @@
+"""The extension surface, whole: a plugin is a module with any of these functions, marked `@prefopt.hookimpl`."""
+
+from __future__ import annotations
+
+import pluggy
+
+from prefopt.loss import Loss
+
+hookspec = pluggy.HookspecMarker("prefopt")
+hookimpl = pluggy.HookimplMarker("prefopt")
+
+
+@hookspec
+def prefopt_register_losses() -> list[type[Loss]]:  # type: ignore[empty-body]
+    """Return the loss classes this plugin brings. Called once, when a registry is built."""

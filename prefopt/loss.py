@@ -1,0 +1,270 @@
+"""The interface of a loss: what it declares, what it computes, and what it never does (reduce, mutate, load)."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import pydantic
+from pydantic_core import ErrorDetails
+from torch import Tensor
+
+from prefopt.batch import Completions, PreferenceBatch, RowKind
+from prefopt.errors import ConfigError, PluginError, nearest
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a loss reads, declared so that a missing input is an error before any model loads.
+
+    Attributes:
+        rows: kinds of rows it accepts: "pairs", "labels", "rankings", "demonstrations".
+        reference: reads reference log-probs.
+        scores: reads the ratings of completions.
+        tokens: reads per-token log-probs.
+        distribution: "policy" reads the policy's next-token distribution, "both" the reference's too.
+        mismatched: reads completions of other prompts.
+        coupled: a row's value depends on other rows, so the loss must see the whole optimiser batch at once.
+        state: carries state from one optimiser step to the next.
+    """
+
+    rows: Iterable[RowKind]
+    reference: bool = False
+    scores: bool = False
+    tokens: bool = False
+    distribution: Literal["policy", "both"] | None = None
+    mismatched: bool = False
+    coupled: bool = False
+    state: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", frozenset(self.rows))
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What a loss returns for a batch of B rows.
+
+    Attributes:
+        losses: [B] one unweighted value per row, nats unless the loss says otherwise.
+        terms: name -> (values [B], normaliser [B]). The engine adds, per term, sum of weight x values over sum
+            of weight x normaliser. A normaliser depends on lengths and labels only, never on log-probs.
+            Empty: one term, normaliser 1.
+        metrics: name -> [B] detached values.
+        state: the state after this batch, for losses that carry one.
+    """
+
+    losses: Tensor
+    terms: Mapping[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    state: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_terms(cls, **terms: tuple[Tensor, Tensor]) -> LossOutput:
+        """An output made of named terms; `losses` is the sum of their values."""
+        losses = sum(values for values, _ in terms.values())
+        assert isinstance(losses, Tensor)
+        return cls(losses=losses, terms=terms)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """d(sum of `losses`) / d(input), one entry per differentiable input; None where the loss does not read it.
+
+    Attributes:
+        policy_chosen: [B] (pairs, demonstrations).
+        policy_rejected: [B] (pairs).
+        policy: [N] for labels, [B, K] for rankings.
+    """
+
+    policy_chosen: Tensor | None = None
+    policy_rejected: Tensor | None = None
+    policy: Tensor | None = None
+
+
+def field(
+    default: Any,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    tune: tuple[float, float] | None = None,
+    description: str | None = None,
+) -> Any:
+    """A hyper-parameter: default, range, and the range worth searching (on a log scale where it is positive).
+
+    Args:
+        default: the paper's default.
+        gt, ge, lt, le: the range of valid values; a number needs at least one bound.
+        tune: the range a search draws from.
+        description: one line for pages and schemas.
+    """
+    return pydantic.Field(
+        default,
+        gt=gt,
+        ge=ge,
+        lt=lt,
+        le=le,
+        allow_inf_nan=False,
+        description=description,
+        json_schema_extra={"tune": list(tune)} if tune else None,
+    )
+
+
+class Loss(pydantic.BaseModel):
+    """A preference loss: an immutable value whose fields are its hyper-parameters.
+
+    A subclass sets `name` and `needs`, declares its hyper-parameters with `prefopt.field`, and writes `values`,
+    `gradient` (by hand) and `reward`. Calling the loss checks the batch and adds the metrics.
+
+    Raises:
+        ConfigError: a hyper-parameter is unknown, of the wrong type or out of its range.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, ignored_types=(Needs,))
+
+    name: ClassVar[str]
+    needs: ClassVar[Needs]
+
+    def __init__(self, **hyperparameters: Any) -> None:
+        try:
+            super().__init__(**hyperparameters)
+        except pydantic.ValidationError as error:
+            raise ConfigError(_explain(type(self), error.errors()[0])) from None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, info in cls.model_fields.items():
+            if info.annotation in (int, float) and not _range(info):
+                raise PluginError(
+                    f"loss class {cls.__name__}: hyper-parameter {name!r} has no range; "
+                    f"declare one, as in `{name}: float = prefopt.field({info.default!r}, gt=0)`"
+                )
+
+    @abstractmethod
+    def values(self, batch: PreferenceBatch) -> Tensor | LossOutput:
+        """One value per row [B], or a `LossOutput` where there are terms, metrics or state to return."""
+        raise NotImplementedError(f"{type(self).__name__} must define `values`")
+
+    def gradient(self, batch: PreferenceBatch) -> Gradient:
+        """The closed form of d(sum of losses) / d(policy log-probs), derived by hand."""
+        raise NotImplementedError(f"{type(self).__name__} gives no closed form")
+
+    @abstractmethod
+    def reward(self, completions: Completions) -> Tensor:
+        """The implicit reward of each completion [N], in the loss's own units."""
+        raise NotImplementedError(f"{type(self).__name__} must define `reward`")
+
+    def rewards(self, batch: PreferenceBatch) -> dict[str, Tensor]:
+        """The implicit rewards of a batch as metrics: name -> [B]."""
+        return {}
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """The state before the first step; empty for losses without one."""
+        return _EMPTY
+
+    def __call__(self, batch: PreferenceBatch) -> LossOutput:
+        """The loss of every row, with terms, detached metrics and the new state.
+
+        Raises:
+            ValueError: the batch is of a kind the loss does not accept, or lacks what it needs.
+        """
+        self._check(batch)
+        if batch.state is None:
+            batch = replace(batch, state=self.initial_state())
+        output = self.values(batch)
+        if isinstance(output, Tensor):
+            output = LossOutput(output)
+        if output.losses.shape != batch.weights.shape:
+            raise PluginError(
+                f"loss {self.name} returned losses of shape {list(output.losses.shape)} for a batch of "
+                f"{len(batch)} rows; a loss returns one value per row and never reduces"
+            )
+        metrics = {**self.rewards(batch), **output.metrics}
+        return replace(output, metrics={name: value.detach() for name, value in metrics.items()})
+
+    def _check(self, batch: PreferenceBatch) -> None:
+        needs = self.needs
+        if batch.kind not in needs.rows:
+            raise ValueError(f"loss {self.name} reads {listed(needs.rows)}; the batch holds {batch.kind}")
+        for side, completions in batch.sides().items():
+            if needs.reference and completions.reference is None:
+                raise ValueError(f"loss {self.name} needs reference log-probs; {side!r} has none")
+            if needs.scores and completions.scores is None:
+                raise ValueError(f"loss {self.name} needs scores; {side!r} has none")
+            if needs.tokens and completions.tokens is None:
+                raise ValueError(f"loss {self.name} needs per-token log-probs; {side!r} has none")
+        if needs.mismatched and not batch.has("mismatched"):
+            raise ValueError(f"loss {self.name} needs mismatched completions; the batch has none")
+
+
+class PairLoss(Loss):
+    """A loss over preference pairs."""
+
+    needs: ClassVar[Needs] = Needs(rows={"pairs"})
+
+    def rewards(self, batch: PreferenceBatch) -> dict[str, Tensor]:
+        """`chosen_reward` and `rejected_reward` [B]."""
+        return {
+            "chosen_reward": self.reward(batch.chosen),
+            "rejected_reward": self.reward(batch.rejected),
+        }
+
+
+class LabelLoss(Loss):
+    """A loss over completions labelled desirable or not."""
+
+    needs: ClassVar[Needs] = Needs(rows={"labels"})
+
+    def rewards(self, batch: PreferenceBatch) -> dict[str, Tensor]:
+        """`reward` [N]."""
+        return {"reward": self.reward(batch.completions)}
+
+
+class RankingLoss(Loss):
+    """A loss over prompts with K scored completions."""
+
+    needs: ClassVar[Needs] = Needs(rows={"rankings"})
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in alphabetical order, joined for a sentence.
+
+    >>> listed({"pairs", "labels"})
+    'labels or pairs'
+    """
+    return " or ".join(sorted(names))
+
+
+def _range(info: pydantic.fields.FieldInfo) -> str:
+    """The bounds of a field in words, empty when it has none."""
+    words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+    bounds = [
+        f"{phrase} {getattr(rule, key):g}"
+        for rule in info.metadata
+        for key, phrase in words.items()
+        if getattr(rule, key, None) is not None
+    ]
+    return " and ".join(bounds)
+
+
+def _explain(cls: type[Loss], error: ErrorDetails) -> str:
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        known = sorted(cls.model_fields)
+        near = nearest(key, known)
+        guess = f"; did you mean {near!r}" if near else ""
+        return f"loss {cls.name} has no field {key!r}{guess}; it has: {', '.join(known) or 'none'}"
+    info = cls.model_fields[key]
+    bounds = _range(info)
+    kind = "a whole number" if info.annotation is int else "a number"
+    wanted = f"must be {kind} {bounds}" if bounds else error["msg"].lower().removeprefix("input ")
+    return f"loss {cls.name}: {key} = {error['input']!r}; it {wanted} (default {info.default!r})"

@@ -1,0 +1,206 @@
+"""Which losses there are, who brings them, and what failed to load.
+
+Pluggy's own entry-point loader lets a second `dpo` replace the first without a word and lets one broken plugin stop
+all others, so the entry points are walked here, one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import keyword
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import pluggy
+
+from prefopt import hookspecs
+from prefopt.errors import PluginError, UnknownNameError, nearest, unknown_name
+from prefopt.loss import Loss
+
+GROUP = "prefopt"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: an entry point of an installed distribution, or a file.
+
+    Attributes:
+        name: `distribution:entry point`, or the file's path.
+        version: of the distribution; a file's is `sha256:` and the first 12 digits of its digest.
+        losses: names of the losses it brings.
+        error: why it failed to load, or None.
+    """
+
+    name: str
+    version: str
+    losses: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Every loss by name. Frozen; build it once with `load_registry` and pass it on.
+
+    Attributes:
+        losses: name -> class.
+        plugins: every plugin found, the broken ones included.
+    """
+
+    losses: Mapping[str, type[Loss]]
+    plugins: tuple[Plugin, ...]
+
+    @property
+    def broken(self) -> tuple[Plugin, ...]:
+        """The plugins that failed to load, each with its `error`."""
+        return tuple(plugin for plugin in self.plugins if plugin.error is not None)
+
+    def loss(self, name: str, **hyperparameters: Any) -> Loss:
+        """The loss of that name with those hyper-parameters.
+
+        Raises:
+            UnknownNameError: no plugin registers the name.
+            ConfigError: a hyper-parameter is unknown, of the wrong type or out of range.
+        """
+        return self.loss_class(name)(**hyperparameters)
+
+    def loss_class(self, name: str) -> type[Loss]:
+        """The class of the loss of that name.
+
+        Raises:
+            UnknownNameError: no plugin registers the name.
+        """
+        if name not in self.losses:
+            failed = "; ".join(f"{plugin.name} ({plugin.error})" for plugin in self.broken)
+            then = f"; failed to load: {failed}" if failed else ""
+            raise UnknownNameError(unknown_name("loss", name, self.losses, then=then))
+        return self.losses[name]
+
+    def plugin_of(self, loss: str) -> Plugin:
+        """The plugin that brings that loss."""
+        return next(plugin for plugin in self.plugins if loss in plugin.losses)
+
+
+def load_registry(files: Iterable[str | Path] = ()) -> Registry:
+    """Collect the losses of every installed plugin and of the given plugin files.
+
+    Args:
+        files: Python files that register losses, as after `--plugin`.
+
+    Raises:
+        PluginError: two plugins bring a loss of the same name, or one of `files` fails to load. An installed plugin
+            that fails to load is kept in `registry.broken` and stops nobody.
+    """
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    losses: dict[str, type[Loss]] = {}
+    plugins: list[Plugin] = []
+
+    def add(name: str, version: str, module: ModuleType) -> None:
+        brought = _losses_of(manager, name, module)
+        for loss in brought:
+            if loss in losses:
+                other = next(plugin.name for plugin in plugins if loss in plugin.losses)
+                raise DuplicateLossError(f"two plugins bring a loss named {loss!r}: {other} and {name}; remove one")
+        losses.update(brought)
+        plugins.append(Plugin(name, version, tuple(brought)))
+
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        distribution = entry.dist.name if entry.dist else "unknown"
+        version = entry.dist.version if entry.dist else ""
+        name = f"{distribution}:{entry.name}"
+        try:
+            add(name, version, entry.load())
+        except DuplicateLossError:
+            raise
+        except Exception as error:  # a plugin may raise anything while it is imported
+            plugins.append(Plugin(name, version, error=_reason(error)))
+
+    for file in files:
+        path = Path(file)
+        add(str(path), _digest(path), _import_file(path))
+
+    return Registry(MappingProxyType(losses), tuple(plugins))
+
+
+def get_loss(name: str, **hyperparameters: Any) -> Loss:
+    """The loss of that name from a fresh registry: `load_registry().loss(name, ...)` in one call."""
+    return load_registry().loss(name, **hyperparameters)
+
+
+class DuplicateLossError(PluginError):
+    """Two plugins bring a loss of the same name."""
+
+
+def _losses_of(manager: pluggy.PluginManager, name: str, module: ModuleType) -> dict[str, type[Loss]]:
+    manager.register(module, name=name)
+    try:
+        # A misspelt hook would otherwise be a plugin that does nothing.
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        manager.unregister(name=name)
+        hooks = [hook for hook in vars(hookspecs) if hook.startswith("prefopt_")]
+        misspelt = next(attribute for attribute in vars(module) if attribute in str(error))
+        near = nearest(misspelt, hooks)
+        guess = f"did you mean {near!r}?" if near else f"there is: {', '.join(hooks)}"
+        raise PluginError(f"unknown hook {misspelt!r}; {guess}") from None
+
+    register = getattr(module, "prefopt_register_losses", None)
+    if register is None:
+        raise PluginError("it defines no prefopt_register_losses")
+    if not hasattr(register, "prefopt_impl"):
+        raise PluginError("prefopt_register_losses lacks the @prefopt.hookimpl mark")
+    found: dict[str, type[Loss]] = {}
+    for loss in register():
+        if not (isinstance(loss, type) and issubclass(loss, Loss)):
+            raise PluginError(f"prefopt_register_losses returned {loss!r}, which is no subclass of prefopt.Loss")
+        _check_name(loss)
+        if loss.name in found:
+            raise PluginError(f"it brings two losses named {loss.name!r}")
+        found[loss.name] = loss
+    return found
+
+
+def _check_name(loss: type[Loss]) -> None:
+    name = getattr(loss, "name", None)
+    if not isinstance(name, str):
+        raise PluginError(f"loss class {loss.__name__} has no `name`")
+    if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
+        raise PluginError(
+            f"loss class {loss.__name__}: name {name!r} must be one lowercase word of letters, digits and _"
+        )
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise PluginError(f"plugin file {str(path)!r} does not exist")
+    spec = importlib.util.spec_from_file_location(f"prefopt_plugin_{_digest(path)[7:]}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plugin file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks up annotations by module name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file may raise anything
+        del sys.modules[spec.name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise PluginError(f"plugin file {str(path)!r}{where} failed to load: {_reason(error)}") from error
+    return module
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,1 @@
+"""The trainer: any loss over any causal language model."""
