@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import pydantic
+import torch
 from pydantic_core import ErrorDetails
 from torch import Tensor
 
@@ -64,6 +65,10 @@ class LossOutput:
     terms: Mapping[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     metrics: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     state: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def all_terms(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """`terms`, or the one term that an output without any stands for."""
+        return self.terms or {"loss": (self.losses, torch.ones_like(self.losses))}
 
     @classmethod
     def from_terms(cls, **terms: tuple[Tensor, Tensor]) -> LossOutput:

@@ -1,0 +1,37 @@
+"""The commands, and how an error leaves the program: one sentence on stderr and a non-zero exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from prefopt.cli.losses import losses
+from prefopt.cli.plugins import plugins
+from prefopt.cli.schema import schema
+from prefopt.cli.train import train
+from prefopt.errors import PrefoptError
+
+app = typer.Typer(
+    name="prefopt",
+    help="Preference-optimisation losses as verified plugins, and one engine that runs any of them exactly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (train, losses, plugins, schema):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except PrefoptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""Everything a run needs, validated before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from prefopt.errors import ConfigError, nearest
+
+Section = TypeVar("Section", bound="_Section")
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(_Section):
+    """Which model, and how it is held in memory."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A folder in Hugging Face format, or a Hub id."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights and of every product."""
+    gguf_file: str | None = None
+    """A GGUF file inside `name` to read the weights and the tokenizer from."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """The attention implementation of transformers."""
+
+
+class DataConfig(_Section):
+    """Which rows, and what is done with those that do not fit."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """A .jsonl, .json or .parquet file, a folder, or a Hub id; `[a:b]` after it takes those rows."""
+    evaluation: Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=1)] | None = None
+    """Held-out rows, named in the same way; or a number of rows of `train` to set aside, the same in every run."""
+    max_length: int = Field(1024, ge=2)
+    """Tokens of prompt and longest completion together; what exceeds it is truncated and reported."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Stop at a row that cannot be used, or leave it out, count it and list it."""
+
+
+class LossConfig(_Section):
+    """One part of the objective. Keys beyond `name` and `weight` are the loss's own hyper-parameters."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    name: str
+    """Name of a registered loss: `prefopt losses` lists them."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Weight of this part in a list of losses."""
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the loss itself is built from."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ReferenceConfig(_Section):
+    """Where reference log-probs come from."""
+
+    mode: Literal["cached", "live", "none"] = "live"
+    """live: a second model in memory, only for losses that need a reference. none: no loss may need one."""
+    model: ModelConfig | None = None
+    """The reference; absent: the initial policy."""
+
+
+class TrainingConfig(_Section):
+    """The optimisation."""
+
+    batch_size: int = Field(64, ge=1)
+    """Rows per optimiser step, as read: before pairs are split or rankings expanded."""
+    tokens_per_microbatch: int = Field(8192, ge=2)
+    """Tokens computed at once. Memory and speed follow it; the result does not, beyond rounding."""
+    optimizer: Literal["adamw", "rmsprop", "sgd"] = "adamw"
+    """torch's optimisers with their defaults, without weight decay."""
+    learning_rate: float = Field(1e-6, gt=0, allow_inf_nan=False)
+    """Peak learning rate."""
+    scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    """Learning rate over the steps, by transformers' name."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate rises from 0."""
+    max_grad_norm: float | None = Field(1.0, gt=0, allow_inf_nan=False)
+    """Gradients of a larger L2 norm are scaled down to it; null: off."""
+    epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after this many optimiser steps, whatever `epochs` says."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    seed: int = Field(0, ge=0)
+    """Seed of the row order and of everything else that draws."""
+
+
+class EvaluationConfig(_Section):
+    """What is measured on the held-out rows, before and after training."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Also evaluate after every so many steps."""
+    samples: int = Field(0, ge=0)
+    """Held-out prompts to complete greedily before and after training; the texts go into run.json."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Length limit of those completions."""
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    model: ModelConfig
+    """The policy to train: a name, or a mapping."""
+    data: DataConfig
+    loss: Annotated[tuple[LossConfig, ...], Field(min_length=1)]
+    """A name, a mapping with `name`, or a list of mappings with weights."""
+    reference: ReferenceConfig = ReferenceConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output_dir: Annotated[str, Field(min_length=1)]
+    """Folder for the model, the resolved config, metrics.jsonl and run.json."""
+    plugins: tuple[str, ...] = ()
+    """Python files that register losses, besides the installed plugins."""
+
+    @pydantic.model_validator(mode="after")
+    def _go_together(self) -> RunConfig:
+        training, evaluation = self.training, self.evaluation
+        if training.warmup_steps and training.scheduler == "constant":
+            raise ValueError(
+                f"training.warmup_steps = {training.warmup_steps} has no effect with training.scheduler 'constant'; "
+                "use 'constant_with_warmup'"
+            )
+        if self.data.evaluation is None:
+            for key in ("every_steps", "samples"):
+                if getattr(evaluation, key):
+                    raise ValueError(f"evaluation.{key} needs held-out rows: set data.evaluation")
+        if not evaluation.samples and evaluation.max_new_tokens != EvaluationConfig().max_new_tokens:
+            raise ValueError("evaluation.max_new_tokens has no effect without evaluation.samples")
+        if self.reference.mode == "cached":
+            raise ValueError("reference.mode = 'cached': this version has no store of reference log-probs; use 'live'")
+        if self.reference.mode == "none" and self.reference.model is not None:
+            raise ValueError("reference.model has no effect with reference.mode 'none'; remove one of them")
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), plugins: Iterable[str] = ()) -> RunConfig:
+    """Read and validate a YAML config.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.path=value` settings that replace what the file says; values are YAML.
+        plugins: plugin files to append to the config's own.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key or value is not valid; the message names the file, the
+            key path, the value, what is allowed and the nearest known key.
+    """
+    values = _read_yaml(Path(path))
+    for override in overrides:
+        _set(values, override)
+    if plugins:
+        values["plugins"] = [*(values.get("plugins") or []), *plugins]
+    return parse_config(values, where=str(path))
+
+
+def parse_config(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
+    """Validate a config given as plain values.
+
+    Args:
+        values: what the YAML file holds.
+        where: how errors name the config.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return RunConfig.model_validate(_spell_out(values))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error)}") from None
+
+
+def as_values(config: RunConfig) -> dict[str, Any]:
+    """The resolved config as plain values, every default spelled out; `parse_config` reads it back."""
+    values = config.model_dump(mode="json")
+    if len(config.loss) == 1 and config.loss[0].weight == 1.0:
+        values["loss"] = {key: value for key, value in values["loss"][0].items() if key != "weight"}
+    return values
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the YAML file, for editors: short forms such as `loss: dpo` included."""
+    schema = RunConfig.model_json_schema()
+    properties, definitions = schema["properties"], schema["$defs"]
+    loss = {"$ref": "#/$defs/LossConfig"}
+    properties["loss"]["anyOf"] = [
+        {"type": "string"},
+        loss,
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, loss]}, "minItems": 1},
+    ]
+    for key in ("type", "items", "minItems"):
+        properties["loss"].pop(key, None)
+    model = {"$ref": "#/$defs/ModelConfig"}
+    description = properties["model"].get("description", "")
+    properties["model"] = {"anyOf": [{"type": "string"}, model], "description": description}
+    reference = definitions["ReferenceConfig"]["properties"]["model"]
+    reference["anyOf"] = [{"type": "string"}, *reference["anyOf"]]
+    schema["title"] = "prefopt run"
+    return schema
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML, with 1e-6 read as the number it is and a key given twice refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
+        raise ConfigError(f"config file {str(path)!r} does not exist{guess}")
+    values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, not {type(values).__name__}")
+    return values
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"override {override!r} is not of the form key.path=value")
+    place: Any = values
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(place, list):
+            place = place[_index(place, key, override)]
+            continue
+        below = place.get(key)
+        if below is None:
+            below = {}
+        elif isinstance(below, str) and key in ("loss", "model"):
+            below = {"name": below}  # `loss.beta=0.2` after `loss: dpo`
+        elif not isinstance(below, dict | list):
+            raise ConfigError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is {below!r}, not a mapping")
+        place[key] = below
+        place = below
+    value = _parse_yaml(text, f"override {override!r}")
+    if isinstance(place, list):
+        place[_index(place, keys[-1], override)] = value
+    else:
+        place[keys[-1]] = value
+
+
+def _index(place: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise ConfigError(f"override {override!r}: {key!r} is no position in a list of {len(place)}")
+    return int(key)
+
+
+def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The short forms written in full: `loss: dpo`, `model: gpt2`."""
+    full = dict(values)
+    if isinstance(full.get("model"), str):
+        full["model"] = {"name": full["model"]}
+    reference = full.get("reference")
+    if isinstance(reference, Mapping) and isinstance(reference.get("model"), str):
+        full["reference"] = {**reference, "model": {"name": reference["model"]}}
+    loss = full.get("loss")
+    if isinstance(loss, str | Mapping):
+        loss = [loss]
+    if isinstance(loss, list | tuple):
+        full["loss"] = tuple({"name": part} if isinstance(part, str) else part for part in loss)
+    if isinstance(full.get("plugins"), list):
+        full["plugins"] = tuple(full["plugins"])
+    return full
+
+
+_WANTED = {
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "model_type": "must be a mapping of keys to values",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    # An unknown key often explains why another one is missing, so it is told first.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    path = ".".join(str(key) for key in first["loc"])
+    section = _section_at(first["loc"][:-1])
+    key = str(first["loc"][-1])
+    if first["type"] == "extra_forbidden":
+        known = sorted(section.model_fields)
+        near = nearest(key, known)
+        guess = f"did you mean {near!r}? " if near else ""
+        return f"unknown key '{path}'; {guess}known here: {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"'{path}' is missing; it is required"
+    field = section.model_fields.get(key)
+    scalar = field is not None and not field.is_required() and not isinstance(field.default, _Section)
+    default = f" (default {field.default!r})" if field is not None and scalar else ""
+    wanted = _WANTED.get(first["type"]) or message.replace("Input should be", "must be")
+    given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
+    return f"{path} = {given!r}: it {wanted}{default}"
+
+
+def _section_at(keys: Sequence[int | str]) -> type[_Section]:
+    sections: dict[str, type[_Section]] = {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "loss": LossConfig,
+        "reference": ReferenceConfig,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+    }
+    named = [key for key in keys if isinstance(key, str)]
+    return sections[named[-1]] if named else RunConfig

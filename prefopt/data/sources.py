@@ -1,0 +1,263 @@
+"""Where rows come from: files, folders, dataset ids and objects in memory, read one raw row at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from prefopt.data.bad_row import BadRow
+from prefopt.data.columns import read_row
+from prefopt.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import datasets
+
+    from prefopt.batch import RowKind
+
+Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | datasets.Dataset"
+RawRow: TypeAlias = Mapping[str, Any] | str
+
+
+class _Table(Protocol):
+    def __iter__(self) -> Iterator[RawRow]: ...
+    def __len__(self) -> int: ...
+
+
+_FILES = (".jsonl", ".json", ".parquet")
+_DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def source_name(source: Source) -> str:
+    """The source's name in messages: as the user wrote it, or what kind of object it is.
+
+    Args:
+        source: What `load_rows` takes.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
+    return "dataset" if hasattr(source, "with_format") else "list"
+
+
+def row_kind(source: Source) -> RowKind:
+    """The kind of the first row whose columns make a row; later rows and tokens are not looked at.
+
+    Args:
+        source: What `load_rows` takes.
+
+    Raises:
+        DataError: The source cannot be read, is empty, or no row fits a format.
+    """
+    first_reason = None
+    for number, raw in read_rows(source):
+        try:
+            return read_row(raw).kind
+        except BadRow as bad:
+            first_reason = first_reason or f"{source_name(source)} row {number}: {bad}"
+    raise DataError(first_reason or f"{source_name(source)} has no rows")
+
+
+def read_rows(source: Source) -> Iterator[tuple[int, RawRow]]:
+    """Every row of a source, unchecked.
+
+    Args:
+        source: A .jsonl, .json or .parquet file, a folder, a Hub id `org/name` or `org/name:split` (a string
+            may end in a slice `[a:b]`), a dataset, or a list of mappings.
+
+    Returns:
+        Pairs of the row's number in the underlying source, from 1, and the row; a row that cannot be parsed
+        is the reason, a string.
+
+    Raises:
+        DataError: There is no such source, or it cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        table, window = _open_sliced(str(source))
+    else:
+        table, window = _in_memory(source), slice(None)
+    start, stop = window.start, window.stop
+    if (start or 0) < 0 or (stop or 0) < 0:
+        start, stop, _ = window.indices(len(table))
+    return islice(enumerate(table, 1), start, stop)
+
+
+def _open_sliced(source: str) -> tuple[_Table, slice]:
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", source)
+    if match is None or Path(source).exists():
+        return _open(source), slice(None)
+    bounds = re.fullmatch(r"(-?\d+)?:(-?\d+)?", match[2].replace(" ", ""))
+    if bounds is None:
+        raise DataError(
+            f"{source!r} ends in [{match[2]}], which is no slice of rows; write [a:b], [:b] or [a:]"
+        )
+    start, stop = (int(bound) if bound else None for bound in bounds.groups())
+    return _open(match[1]), slice(start, stop)
+
+
+def _open(name: str) -> _Table:
+    path = Path(name)
+    if path.is_file():
+        return _file(path)
+    if path.is_dir():
+        return _folder(path, split=None)
+    base, colon, split = name.rpartition(":")
+    if colon and Path(base).is_dir():
+        return _folder(Path(base), split)
+    if _DATASET_ID.fullmatch(name) and path.suffix not in _FILES:
+        return _hub(name)
+    raise DataError(_missing(name))
+
+
+def _missing(name: str, why: str = "") -> str:
+    path = Path(name)
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, siblings)
+    guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
+    return f"no rows at {name!r}: neither a file, a folder nor a dataset id that can be reached{why}{guess}"
+
+
+def _file(path: Path) -> _Table:
+    if path.suffix == ".parquet":
+        return _Parquet(path)
+    if path.suffix == ".jsonl":
+        return _JsonLines(path)
+    if path.suffix == ".json":
+        return _json(path)
+    raise DataError(f"{str(path)!r} is not a file of rows; those end in {', '.join(_FILES)}")
+
+
+def _folder(path: Path, split: str | None) -> _Table:
+    if (path / "dataset_dict.json").exists():
+        path = path / (split or "train")
+    if (path / "state.json").exists():
+        import datasets
+
+        return _Dataset(datasets.load_from_disk(str(path)))
+    files = sorted(file for suffix in ("*.jsonl", "*.parquet") for file in path.glob(suffix))
+    if not files:
+        raise DataError(f"the folder {str(path)!r} holds no saved dataset and no .jsonl or .parquet file")
+    return _Chain([_file(file) for file in files])
+
+
+def _hub(name: str) -> _Table:
+    import datasets
+
+    base, _, split = name.partition(":")
+    try:
+        return _Dataset(datasets.load_dataset(base, split=split or "train"))
+    except Exception as error:  # the loader raises its own, the Hub's, HTTP's and the builder's errors
+        why = str(error).strip().partition("\n")[0]
+        raise DataError(_missing(name, f" ({why or type(error).__name__})")) from error
+
+
+def _in_memory(source: Any) -> _Table:
+    if isinstance(source, Mapping):
+        raise DataError(f"the source is a mapping of {', '.join(map(str, source))}; pass one of its splits")
+    if hasattr(source, "with_format"):
+        return _Dataset(source)
+    if isinstance(source, Iterator) or not isinstance(source, Iterable):
+        raise DataError(f"the source is a {type(source).__name__}; pass a path, a dataset or a list of rows")
+    return [_mapping(row) for row in source]
+
+
+@dataclass(frozen=True)
+class _JsonLines:
+    path: Path
+
+    def __iter__(self) -> Iterator[RawRow]:
+        return map(_parse, self._lines())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        num_blank = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.strip():
+                    num_blank += 1
+                    continue
+                yield from [b""] * num_blank
+                num_blank = 0
+                yield line
+
+
+@dataclass(frozen=True)
+class _Parquet:
+    path: Path
+
+    def __iter__(self) -> Iterator[RawRow]:
+        for batch in self._open().iter_batches():
+            yield from batch.to_pylist()
+
+    def __len__(self) -> int:
+        return int(self._open().metadata.num_rows)
+
+    def _open(self) -> Any:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.ParquetFile(self.path)
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{str(self.path)!r} cannot be read as parquet: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    dataset: Any
+
+    def __iter__(self) -> Iterator[RawRow]:
+        # a dataset formatted for torch or numpy would hand out tensors
+        return iter(self.dataset.with_format(None))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    tables: Sequence[_Table]
+
+    def __iter__(self) -> Iterator[RawRow]:
+        return chain.from_iterable(self.tables)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tables))
+
+
+def _json(path: Path) -> _Table:
+    text = path.read_bytes()
+    if not text.lstrip().startswith(b"["):
+        return _JsonLines(path)  # many a .json file is JSON lines by another name
+    try:
+        rows = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise DataError(f"{str(path)!r} is not JSON: {error}") from error
+    return [_mapping(row) for row in rows]
+
+
+def _parse(line: bytes) -> RawRow:
+    if not line:
+        return "is a blank line"
+    try:
+        return _mapping(json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant))
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    except json.JSONDecodeError as error:
+        return f"is not JSON: {error.msg} at column {error.colno}"
+    except ValueError as error:
+        return f"is not JSON: {error}"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _mapping(row: object) -> RawRow:
+    return row if isinstance(row, Mapping) else f"is a {type(row).__name__}, not a mapping of columns"

@@ -1,0 +1,169 @@
+"""The gradient of a loss over a whole optimiser batch, the same however the batch is cut into micro-batches.
+
+A loss is reduced once, over the whole batch. Where every loss row lies inside one micro-batch and rows do not depend
+on each other, one pass is enough: normalisers are known before any forward pass. Otherwise a first pass without
+gradient collects the log-probs of the whole batch, the loss and its gradient in log-prob space are computed once, and
+a second pass back-propagates that gradient micro-batch by micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prefopt.batch import PreferenceBatch
+from prefopt.data.row import Row
+from prefopt.data.trees import Tree, grow, prune
+from prefopt.engine.assembly import Assembly
+from prefopt.engine.layout import lay_out
+from prefopt.engine.logps import TokenLogps, by_slot, layout_logps, score
+from prefopt.engine.microbatches import cut
+from prefopt.errors import NonFiniteLossError
+from prefopt.loss import LossOutput
+from prefopt.weighted import Objective
+
+Backward = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimiser batch gave, besides the gradients left in the model.
+
+    Attributes:
+        loss: the reduced loss.
+        output: the loss's output over the whole batch, detached.
+        assembly: which slot is whose.
+        policy, reference: log-probs of every slot, detached.
+        num_tokens: tokens the policy computed in its passes with gradient, padding left out.
+    """
+
+    loss: float
+    output: LossOutput
+    assembly: Assembly
+    policy: TokenLogps
+    reference: TokenLogps | None
+    num_tokens: int
+
+
+def accumulate(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    loss: Objective,
+    rows: Sequence[Row],
+    *,
+    tokens_per_microbatch: int,
+    backward: Backward = torch.Tensor.backward,
+    state: Mapping[str, Tensor] | None = None,
+    shared_prompts: bool = True,
+) -> StepResult:
+    """Add the gradient of the loss over `rows` to the policy's parameters.
+
+    Args:
+        policy: the model in training; its parameters receive the gradient.
+        reference: the frozen model, or None for losses that need none.
+        loss: one loss or a weighted sum.
+        rows: one optimiser batch.
+        tokens_per_microbatch: memory budget; it changes the result only by rounding.
+        backward: how a scalar is back-propagated (the accelerator's, in the trainer).
+        state: the loss's state before this batch.
+        shared_prompts: False computes every completion as a plain row with its own copy of the prompt.
+
+    Raises:
+        NonFiniteLossError: a loss value is NaN or infinite; the message names the rows.
+    """
+    assembly = Assembly.of(rows, loss)
+    microbatches = cut(grow(assembly.slots), tokens_per_microbatch, shared_prompts=shared_prompts)
+    references = score(reference, microbatches) if reference is not None and loss.needs.reference else None
+    homes = [assembly.within(slot for tree in trees for slot, _ in tree.branches) for trees in microbatches]
+    whole = sum(map(len, homes)) == len(assembly.owners)
+    one_pass = len(microbatches) == 1 or (whole and not loss.needs.coupled)
+
+    if one_pass:
+        normalisers = _normalisers(loss, assembly)
+        pieces: dict[int, Tensor] = {}
+        num_tokens = 0
+        for trees, home in zip(microbatches, homes, strict=True):
+            layout = lay_out(trees, policy.device)
+            own = by_slot(layout, layout_logps(policy, layout))
+            if home:  # a ranking of equals has completions, but no loss row
+                batch = assembly.batch(own, references, loss, state, home)
+                backward(_reduce(_finite(loss(batch), assembly, home), batch, normalisers))
+            pieces |= {slot: values.detach() for slot, values in own.items()}
+            num_tokens += layout.num_tokens
+        policies = TokenLogps.gather(pieces)
+    else:
+        policies = score(policy, microbatches)
+        leaf = TokenLogps(policies.values.requires_grad_(), policies.lengths)
+        batch = assembly.batch(leaf, references, loss, state)
+        output = _finite(loss(batch), assembly)
+        (slope,) = torch.autograd.grad(_reduce(output, batch, _totals(output, batch)), leaf.values)
+        policies.values.requires_grad_(False)
+        slopes = TokenLogps(slope, policies.lengths).split()
+        live = {slot for slot, piece in enumerate(slopes) if piece.any()}
+        num_tokens = 0
+        for trees in microbatches:
+            kept = [pruned for tree in trees if (pruned := prune(tree, live))]
+            if kept:
+                layout = lay_out(kept, policy.device)
+                along = torch.cat([slopes[slot] for slot in layout.slots])
+                backward(layout_logps(policy, layout) @ along)
+                num_tokens += layout.num_tokens
+
+    with torch.no_grad():
+        batch = assembly.batch(policies, references, loss, state)
+        output = loss(batch)
+        total = _reduce(output, batch, _totals(output, batch))
+    return StepResult(float(total), output, assembly, policies, references, num_tokens)
+
+
+def evaluate_loss(
+    loss: Objective, assembly: Assembly, policy: TokenLogps, reference: TokenLogps | None
+) -> tuple[float, LossOutput]:
+    """The reduced loss and the output over rows whose log-probs are known."""
+    batch = assembly.batch(policy, reference, loss)
+    output = loss(batch)
+    return float(_reduce(output, batch, _totals(output, batch))), output
+
+
+def trees_of(rows: Sequence[Row], loss: Objective) -> tuple[Assembly, list[Tree]]:
+    """The assembly of the rows and their trees."""
+    assembly = Assembly.of(rows, loss)
+    return assembly, grow(assembly.slots)
+
+
+def _reduce(output: LossOutput, batch: PreferenceBatch, totals: Mapping[str, Tensor]) -> Tensor:
+    """Per term, weighted sum of values over the normaliser of the whole optimiser batch."""
+    parts = [(batch.weights * values).sum() / totals[name] for name, (values, _) in output.all_terms().items()]
+    return torch.stack(parts).sum()
+
+
+def _totals(output: LossOutput, batch: PreferenceBatch) -> dict[str, Tensor]:
+    return {name: (batch.weights * normaliser).sum() for name, (_, normaliser) in output.all_terms().items()}
+
+
+@torch.no_grad()
+def _normalisers(loss: Objective, assembly: Assembly) -> dict[str, Tensor]:
+    """The normaliser of each term over the whole batch, before any log-prob is known.
+
+    Normalisers depend on lengths and labels alone, so any log-probs read them: -1 per token stands in.
+    """
+    lengths = tuple(completion.num_scored for _, completion in assembly.slots)
+    stand_in = TokenLogps(-torch.ones(sum(lengths), dtype=torch.float64), lengths)
+    batch = assembly.batch(stand_in, stand_in if loss.needs.reference else None, loss)
+    return _totals(loss(batch), batch)
+
+
+def _finite(output: LossOutput, assembly: Assembly, loss_rows: Sequence[int] | None = None) -> LossOutput:
+    finite = output.losses.isfinite()
+    if not finite.all():
+        rows = range(len(assembly.owners)) if loss_rows is None else loss_rows
+        bad = [row for row, good in zip(rows, finite.tolist(), strict=True) if not good]
+        names = list(dict.fromkeys(assembly.rows[assembly.owners[row]].name for row in bad))
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        value = float(output.losses[~finite][0])
+        raise NonFiniteLossError(f"the loss is {value} on {shown}; the step was not taken")
+    return output

@@ -1,0 +1,104 @@
+"""Models and tokenizers in Hugging Face format, from a folder, a GGUF file in it, or the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from prefopt.config import ModelConfig
+from prefopt.errors import ModelError, nearest
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        ModelError: there is none at that place.
+    """
+    _check_place(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.name, revision=model.revision, **_gguf(model))
+    except _LOADING_ERRORS as error:
+        raise ModelError(_cannot_load("tokenizer", model, error)) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def load_model(model: ModelConfig) -> PreTrainedModel:
+    """The causal language model, in training mode with every dropout off.
+
+    Dropout would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
+
+    Raises:
+        ModelError: there is no causal language model at that place, or its weights are not finite.
+    """
+    _check_place(model)
+    source = {"revision": model.revision, **_gguf(model)}
+    try:
+        config = AutoConfig.from_pretrained(model.name, **source)
+        for name, value in config.to_dict().items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
+                setattr(config, name, 0.0)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.name, config=config, dtype=getattr(torch, model.dtype), attn_implementation=model.attention, **source
+        )
+    except _LOADING_ERRORS as error:
+        raise ModelError(_cannot_load("model", model, error)) from error
+    if loaded.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+        raise ModelError(f"model {model.name!r} ({type(loaded).__name__}) has no language-model head")
+    if model.gguf_file is not None:
+        # In memory the weights are plain again; these marks describe the file and would forbid saving.
+        del loaded.hf_quantizer, loaded.config.quantization_config
+    for name, parameter in loaded.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(f"model {model.name!r}: weight {name!r} holds NaN or infinite values")
+    return loaded.train()  # type: ignore[no-any-return]
+
+
+def check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer that can produce ids the model has no embedding for.
+
+    Raises:
+        ModelError: the vocabulary is larger than the model's.
+    """
+    num_embeddings = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[index]
+    if len(tokenizer) > num_embeddings:
+        raise ModelError(
+            f"the tokenizer of {name!r} has {len(tokenizer)} tokens, but its model embeds only {num_embeddings}; "
+            "use the tokenizer the model was trained with"
+        )
+
+
+_LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+
+
+def _gguf(model: ModelConfig) -> dict[str, Any]:
+    return {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
+
+
+def _check_place(model: ModelConfig) -> None:
+    """Refuse what can only be a mistyped folder before the Hub is asked."""
+    path = Path(model.name).expanduser()
+    looks_local = path.is_absolute() or model.name.startswith((".", "~")) or model.name.count("/") > 1
+    in_existing_folder = path.parent != Path(".") and path.parent.is_dir()
+    if path.is_dir() or not (looks_local or in_existing_folder):
+        return
+    siblings = [folder.name for folder in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, siblings)
+    guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
+    raise ModelError(f"model folder {model.name!r} does not exist{guess}")
+
+
+def _cannot_load(what: str, model: ModelConfig, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    place = "folder" if Path(model.name).is_dir() else "Hub id"
+    return f"no {what} could be loaded from the {place} {model.name!r}: {reason[:300]}"

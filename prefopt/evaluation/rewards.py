@@ -1,0 +1,92 @@
+"""Implicit rewards of a policy on rows whose better completion is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from prefopt.data.row import Row
+from prefopt.data.trees import grow
+from prefopt.engine.accumulation import evaluate_loss
+from prefopt.engine.assembly import Assembly
+from prefopt.engine.logps import TokenLogps, score
+from prefopt.engine.microbatches import cut
+from prefopt.engine.rewards import accuracies, reward_margins
+from prefopt.evaluation.intervals import wilson
+from prefopt.weighted import Objective
+
+
+@dataclass(frozen=True)
+class RewardReport:
+    """How a policy ranks the pairs of held-out rows.
+
+    Attributes:
+        loss: the reduced loss over all rows.
+        num_pairs: pairs with a known better side; 0 for rows that hold none.
+        accuracy: share of pairs whose better completion has the higher reward, a tie counting one half; None
+            without pairs.
+        interval: the 95 % Wilson interval of `accuracy`.
+        margin: mean of reward(better) - reward(worse), in the loss's own units.
+    """
+
+    loss: float
+    num_pairs: int
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    margin: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; what was not measured is left out."""
+        named = {
+            "loss": self.loss,
+            "num_pairs": self.num_pairs,
+            "reward_accuracy": self.accuracy,
+            "reward_accuracy_interval": self.interval and list(self.interval),
+            "reward_margin": self.margin,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class HeldOut:
+    """Held-out rows, with their reference log-probs scored once."""
+
+    def __init__(
+        self, rows: Sequence[Row], loss: Objective, *, tokens_per_microbatch: int, shared_prompts: bool = True
+    ) -> None:
+        """Cut the rows into micro-batches.
+
+        Args:
+            rows: the held-out rows, at least one.
+            loss: whose rewards are measured.
+            tokens_per_microbatch: memory budget.
+            shared_prompts: as in `accumulate`.
+        """
+        self.rows = rows
+        self._loss = loss
+        self._assembly = Assembly.of(rows, loss)
+        self._microbatches = cut(grow(self._assembly.slots), tokens_per_microbatch, shared_prompts=shared_prompts)
+        self._reference: TokenLogps | None = None
+
+    def score_reference(self, reference: PreTrainedModel) -> None:
+        """Keep the reference log-probs of every completion."""
+        self._reference = score(reference, self._microbatches)
+
+    def evaluate(self, policy: PreTrainedModel | None) -> RewardReport:
+        """Loss, accuracy and margin of the policy; None: the reference itself is the policy."""
+        logps = self._reference if policy is None else score(policy, self._microbatches)
+        assert logps is not None, "score_reference comes first where the reference stands for the policy"
+        total, _ = evaluate_loss(self._loss, self._assembly, logps, self._reference)
+        margins = reward_margins(self._loss, self._assembly, logps, self._reference)
+        if not len(margins):
+            return RewardReport(total, 0)
+        wins = float(accuracies(margins).sum())
+        return RewardReport(
+            loss=total,
+            num_pairs=len(margins),
+            accuracy=wins / len(margins),
+            interval=wilson(wins, len(margins)),
+            margin=float(margins.mean()),
+        )

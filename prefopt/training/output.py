@@ -1,0 +1,85 @@
+"""The output folder: what a run leaves behind, and when it refuses to write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from prefopt.errors import ConfigError
+
+CONFIG, METRICS, RUN = "config.resolved.yaml", "metrics.jsonl", "run.json"
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, before any work is done.
+
+    Args:
+        folder: where a run wants to write.
+        overwrite: an earlier run there may go; anything else may not.
+
+    Raises:
+        ConfigError: the folder is not free.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"output_dir {str(folder)!r} is a file; it must be a folder")
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"output_dir {str(folder)!r} is not empty; choose another one, or pass --overwrite to replace the run in it"
+        )
+    if not (folder / CONFIG).exists():
+        raise ConfigError(
+            f"output_dir {str(folder)!r} holds no run (no {CONFIG}), so --overwrite leaves it alone; choose another one"
+        )
+
+
+def clear(folder: Path) -> None:
+    """Make the folder, empty.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be written: {error.strerror or error}") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one object a step, on disk as soon as the step is done."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for appending."""
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one step."""
+        assert self._file is not None
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> MetricsLog:
+        self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        assert self._file is not None
+        self._file.close()

@@ -1,0 +1,141 @@
+"""The training loop: optimiser steps of any loss over any causal language model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prefopt.config import TrainingConfig
+from prefopt.data.row import Row
+from prefopt.engine.accumulation import StepResult, accumulate
+from prefopt.engine.rewards import accuracies, reward_margins
+from prefopt.errors import ConfigError, NonFiniteLossError
+from prefopt.training.batches import batches, num_steps
+from prefopt.training.optimization import build_optimizer, build_scheduler
+from prefopt.weighted import Objective
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: its number from 1, and what was measured before its update."""
+
+    number: int
+    metrics: Mapping[str, Any]
+
+
+class Trainer:
+    """Trains a policy with one loss; knows no loss by name and loads nothing."""
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        reference: PreTrainedModel | None,
+        loss: Objective,
+        rows: Sequence[Row],
+        training: TrainingConfig,
+        *,
+        shared_prompts: bool = True,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            policy: the model to train, in place.
+            reference: the frozen model, or None for losses that need none.
+            loss: one loss or a weighted sum.
+            rows: the training rows.
+            training: batch size, optimiser, schedule, seed.
+            shared_prompts: False where the model does not take the tree layout.
+
+        Raises:
+            ConfigError: the run was started with several processes.
+        """
+        self._accelerator = Accelerator()
+        processes = max(self._accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
+        if processes > 1:
+            raise ConfigError(f"the run was started with {processes} processes; this version trains in one")
+        self._loss = loss
+        self._rows = rows
+        self._training = training
+        self._shared_prompts = shared_prompts
+        self._state: Mapping[str, Tensor] = loss.initial_state()
+        self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
+        torch.manual_seed(training.seed)
+        if training.gradient_checkpointing:
+            policy.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        optimizer = build_optimizer(policy.parameters(), training)
+        scheduler = build_scheduler(optimizer, training, self.num_steps)
+        self.policy, self._optimizer, self._scheduler = self._accelerator.prepare(policy, optimizer, scheduler)
+        self._reference = None
+        if reference is not None:
+            self._reference = reference.requires_grad_(False).to(self._accelerator.device)
+
+    def run(self, after_step: Callable[[Step], None]) -> None:
+        """Take every step of the run, calling `after_step` after each.
+
+        Raises:
+            NonFiniteLossError: a loss or a gradient is NaN or infinite; the weights are those before that step.
+        """
+        training = self._training
+        chosen = batches(len(self._rows), training.batch_size, steps=self.num_steps, seed=training.seed)
+        for number, indices in enumerate(chosen, 1):
+            after_step(Step(number, self._step(number, [self._rows[index] for index in indices])))
+
+    def _step(self, number: int, rows: Sequence[Row]) -> dict[str, Any]:
+        started = time.perf_counter()
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        try:
+            result = accumulate(
+                self.policy,
+                self._reference,
+                self._loss,
+                rows,
+                tokens_per_microbatch=self._training.tokens_per_microbatch,
+                backward=self._accelerator.backward,
+                state=self._state,
+                shared_prompts=self._shared_prompts,
+            )
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"step {number}: {error}") from None
+        limit = self._training.max_grad_norm
+        norm = self._accelerator.clip_grad_norm_(self.policy.parameters(), float("inf") if limit is None else limit)
+        if not torch.isfinite(norm):
+            names = ", ".join(row.name for row in rows[:5]) + (" and others" if len(rows) > 5 else "")
+            raise NonFiniteLossError(
+                f"step {number}: the gradient is {float(norm)} although every loss is finite, on {names}; "
+                "the step was not taken"
+            )
+        self._optimizer.step()
+        self._scheduler.step()
+        self._optimizer.zero_grad()
+        self._state = result.output.state or self._state
+        return {
+            "step": number,
+            "loss": result.loss,
+            **_rewards(self._loss, result),
+            "grad_norm": float(norm),
+            "learning_rate": learning_rate,
+            "num_rows": len(rows),
+            "num_tokens": result.num_tokens,
+            "step_seconds": round(time.perf_counter() - started, 4),
+        }
+
+
+def _rewards(loss: Objective, result: StepResult) -> dict[str, float]:
+    """Accuracy and margin where the rows hold pairs, and the weighted mean of each metric of the loss."""
+    found: dict[str, float] = {}
+    margins = reward_margins(loss, result.assembly, result.policy, result.reference)
+    if len(margins):
+        found["reward_accuracy"] = float(accuracies(margins).mean())
+        found["reward_margin"] = float(margins.mean())
+    weights = result.output.losses.new_tensor([result.assembly.rows[owner].weight for owner in result.assembly.owners])
+    for name, values in result.output.metrics.items():
+        found[name] = float((weights * values).sum() / weights.sum())
+    return found
