@@ -31,8 +31,8 @@ class ModelConfig(_Section):
     """Precision of the weights and of every product."""
     gguf_file: str | None = None
     """A GGUF file inside `name` to read the weights and the tokenizer from."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """The attention implementation of transformers."""
+    attention: Literal["sdpa", "eager"] | None = None
+    """The attention implementation of transformers; null: the fastest it has for the model."""
 
 
 class DataConfig(_Section):
@@ -117,11 +117,15 @@ class RunConfig(_Section):
     model: ModelConfig
     """The policy to train: a name, or a mapping."""
     data: DataConfig
+    """The rows."""
     loss: Annotated[tuple[LossConfig, ...], Field(min_length=1)]
     """A name, a mapping with `name`, or a list of mappings with weights."""
     reference: ReferenceConfig = ReferenceConfig()
+    """The reference model."""
     training: TrainingConfig = TrainingConfig()
+    """The optimisation."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured on held-out rows."""
     output_dir: Annotated[str, Field(min_length=1)]
     """Folder for the model, the resolved config, metrics.jsonl and run.json."""
     plugins: tuple[str, ...] = ()

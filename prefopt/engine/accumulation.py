@@ -164,6 +164,6 @@ def _finite(output: LossOutput, assembly: Assembly, loss_rows: Sequence[int] | N
         bad = [row for row, good in zip(rows, finite.tolist(), strict=True) if not good]
         names = list(dict.fromkeys(assembly.rows[assembly.owners[row]].name for row in bad))
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        value = float(output.losses[~finite][0])
+        value = output.losses[~finite][0].item()
         raise NonFiniteLossError(f"the loss is {value} on {shown}; the step was not taken")
     return output

@@ -39,29 +39,44 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
     Dropout would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
 
     Raises:
-        ModelError: there is no causal language model at that place, or its weights are not finite.
+        ModelError: there is no causal language model at that place, or its weights are not complete and finite.
     """
     _check_place(model)
     source = {"revision": model.revision, **_gguf(model)}
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:
         config = AutoConfig.from_pretrained(model.name, **source)
         for name, value in config.to_dict().items():
             if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
                 setattr(config, name, 0.0)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model.name, config=config, dtype=getattr(torch, model.dtype), attn_implementation=model.attention, **source
+        loaded, info = from_pretrained(
+            model.name,
+            config=config,
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
+            output_loading_info=True,
+            **source,
         )
     except _LOADING_ERRORS as error:
         raise ModelError(_cannot_load("model", model, error)) from error
-    if loaded.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
-        raise ModelError(f"model {model.name!r} ({type(loaded).__name__}) has no language-model head")
+    assert isinstance(loaded, PreTrainedModel)
+    _check_weights(loaded, sorted(info["missing_keys"]), model.name)
     if model.gguf_file is not None:
         # In memory the weights are plain again; these marks describe the file and would forbid saving.
         del loaded.hf_quantizer, loaded.config.quantization_config
-    for name, parameter in loaded.named_parameters():
-        if not parameter.isfinite().all():
-            raise ModelError(f"model {model.name!r}: weight {name!r} holds NaN or infinite values")
-    return loaded.train()  # type: ignore[no-any-return]
+    loaded.train()
+    return loaded
+
+
+def _check_weights(loaded: PreTrainedModel, missing: list[str], name: str) -> None:
+    if missing:
+        raise ModelError(
+            f"model {name!r} lacks {len(missing)} weights of a {type(loaded).__name__}, {missing[0]!r} first, which "
+            "would be random; it is no trained causal language model"
+        )
+    for weight, values in loaded.named_parameters():
+        if not values.isfinite().all():
+            raise ModelError(f"model {name!r}: weight {weight!r} holds NaN or infinite values")
 
 
 def check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

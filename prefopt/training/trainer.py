@@ -69,7 +69,7 @@ class Trainer:
         self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
         torch.manual_seed(training.seed)
         if training.gradient_checkpointing:
-            policy.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+            _enable_checkpointing(policy)
         optimizer = build_optimizer(policy.parameters(), training)
         scheduler = build_scheduler(optimizer, training, self.num_steps)
         self.policy, self._optimizer, self._scheduler = self._accelerator.prepare(policy, optimizer, scheduler)
@@ -126,6 +126,12 @@ class Trainer:
             "num_tokens": result.num_tokens,
             "step_seconds": round(time.perf_counter() - started, 4),
         }
+
+
+def _enable_checkpointing(policy: PreTrainedModel) -> None:
+    # transformers renamed the method on the way to version 6.
+    enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+    enable()
 
 
 def _rewards(loss: Objective, result: StepResult) -> dict[str, float]:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from prefopt.errors import ConfigError
+from prefopt.training.output import CONFIG, MetricsLog, check_free, clear, write_json
+
+
+def test_a_new_or_empty_folder_is_free(tmp_path):
+    check_free(tmp_path / "new", overwrite=False)
+    check_free(tmp_path, overwrite=False)
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / CONFIG).write_text("")
+    with pytest.raises(ConfigError, match="not empty.*--overwrite"):
+        check_free(tmp_path, overwrite=False)
+    check_free(tmp_path, overwrite=True)
+
+
+def test_overwrite_leaves_alone_what_is_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="holds no run"):
+        check_free(tmp_path, overwrite=True)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        check_free(tmp_path / "file", overwrite=True)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        clear(tmp_path / "file" / "below")
+
+
+def test_each_step_is_on_disk_when_it_is_done(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.write({"step": 1})
+        assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1}
+
+
+def test_json_is_written_whole(tmp_path):
+    write_json(tmp_path / "run.json", {"a": "ü"})
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"a": "ü"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
