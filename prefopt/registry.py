@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import keyword
 import sys
 import traceback
@@ -97,15 +98,14 @@ def load_registry(files: Iterable[str | Path] = ()) -> Registry:
         PluginError: two plugins bring a loss of the same name, or one of `files` fails to load. An installed plugin
             that fails to load is kept in `registry.broken` and stops nobody.
     """
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
     losses: dict[str, type[Loss]] = {}
     plugins: list[Plugin] = []
 
     def add(name: str, version: str, module: ModuleType) -> None:
-        brought = _losses_of(manager, name, module)
-        for loss in brought:
-            if loss in losses:
+        brought = _losses_of(name, module)
+        for loss, cls in brought.items():
+            # One module under two entry points brings the same classes twice, and nothing is in doubt.
+            if losses.get(loss, cls) is not cls:
                 other = next(plugin.name for plugin in plugins if loss in plugin.losses)
                 raise DuplicateLossError(f"two plugins bring a loss named {loss!r}: {other} and {name}; remove one")
         losses.update(brought)
@@ -119,12 +119,19 @@ def load_registry(files: Iterable[str | Path] = ()) -> Registry:
             add(name, version, entry.load())
         except DuplicateLossError:
             raise
-        except Exception as error:  # a plugin may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
             plugins.append(Plugin(name, version, error=_reason(error)))
 
-    for file in files:
-        path = Path(file)
-        add(str(path), _digest(path), _import_file(path))
+    for path in {Path(file).resolve(): Path(file) for file in files}.values():
+        if not path.is_file():
+            raise PluginError(f"plugin file {str(path)!r} does not exist")
+        try:
+            add(str(path), _digest(path), _import_file(path))
+        except DuplicateLossError:
+            raise
+        except (Exception, SystemExit) as error:
+            where = _line_of(path, error)
+            raise PluginError(f"plugin file {str(path)!r}{where} failed to load: {_reason(error)}") from error
 
     return Registry(MappingProxyType(losses), tuple(plugins))
 
@@ -138,15 +145,16 @@ class DuplicateLossError(PluginError):
     """Two plugins bring a loss of the same name."""
 
 
-def _losses_of(manager: pluggy.PluginManager, name: str, module: ModuleType) -> dict[str, type[Loss]]:
+def _losses_of(name: str, module: ModuleType) -> dict[str, type[Loss]]:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
     manager.register(module, name=name)
     try:
         # A misspelt hook would otherwise be a plugin that does nothing.
         manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        manager.unregister(name=name)
+    except pluggy.PluginValidationError:
         hooks = [hook for hook in vars(hookspecs) if hook.startswith("prefopt_")]
-        misspelt = next(attribute for attribute in vars(module) if attribute in str(error))
+        misspelt = next(hook.name for hook in manager.get_hookcallers(module) or () if not hook.has_spec())
         near = nearest(misspelt, hooks)
         guess = f"did you mean {near!r}?" if near else f"there is: {', '.join(hooks)}"
         raise PluginError(f"unknown hook {misspelt!r}; {guess}") from None
@@ -161,6 +169,9 @@ def _losses_of(manager: pluggy.PluginManager, name: str, module: ModuleType) -> 
         if not (isinstance(loss, type) and issubclass(loss, Loss)):
             raise PluginError(f"prefopt_register_losses returned {loss!r}, which is no subclass of prefopt.Loss")
         _check_name(loss)
+        if inspect.isabstract(loss):
+            missing = " and ".join(sorted(loss.__abstractmethods__))
+            raise PluginError(f"loss class {loss.__name__} does not define {missing}")
         if loss.name in found:
             raise PluginError(f"it brings two losses named {loss.name!r}")
         found[loss.name] = loss
@@ -178,29 +189,29 @@ def _check_name(loss: type[Loss]) -> None:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PluginError(f"plugin file {str(path)!r} does not exist")
     spec = importlib.util.spec_from_file_location(f"prefopt_plugin_{_digest(path)[7:]}", path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"plugin file {str(path)!r} is not a Python file")
+        raise PluginError("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # pydantic looks up annotations by module name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file may raise anything
+    except BaseException:
         del sys.modules[spec.name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise PluginError(f"plugin file {str(path)!r}{where} failed to load: {_reason(error)}") from error
+        raise
     return module
 
 
+def _line_of(path: Path, error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f", line {lines[-1]}" if lines else ""
+
+
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        return ""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"

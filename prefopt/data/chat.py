@@ -38,9 +38,8 @@ class ChatTemplate:
                 "use an instruction-tuned model's tokenizer, or set tokenizer.chat_template"
             )
         self._tokenizer = tokenizer
-        self._start = [
-            token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None
-        ][:1]
+        stand_ins = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        self._start = [token for token in stand_ins if token is not None][:1]
         self._special = _special_ids(tokenizer)
         self._after_answer = self._probe()
         self._after_end = self._learn_end()
@@ -96,7 +95,7 @@ class ChatTemplate:
             if index < len(completion) - 1:
                 end = self._answer_end(prompt + completion[: index + 1], tools, full)
             if start >= end:
-                raise BadRow("the chat template puts no end-of-turn token after an answer")
+                raise BadRow("the chat template leaves an answer out")
             flags[start:end] = [True] * (end - start)
         return flags[shared:]
 
@@ -164,7 +163,7 @@ class ChatTemplate:
         return after
 
     def _learn_end(self) -> list[int] | None:
-        """The tokens that follow the end-of-turn token, the first special one after an answer; None: no such."""
+        """What follows the end-of-turn token, the first special one after an answer; None: no such."""
         after = tokenize(self._tokenizer, self._after_answer, special=False)
         ends = (index for index, token in enumerate(after) if token in self._special)
         end = next(ends, None)

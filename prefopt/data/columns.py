@@ -111,10 +111,8 @@ class _Columns:
         values = self.take(name)
         if not isinstance(values, (list, tuple)):
             raise BadRow(f"{name} is {sort_of(values)}; it must be a list of completions")
-        return tuple(
-            read_text(f"{name}[{index}]", value, ids_only=name != column)
-            for index, value in enumerate(values)
-        )
+        ids_only = name != column
+        return tuple(read_text(f"{name}[{i}]", value, ids_only=ids_only) for i, value in enumerate(values))
 
 
 def _format(columns: _Columns) -> tuple[RowKind, tuple[str, ...]]:
@@ -174,9 +172,8 @@ def _check_texts(kind: RowKind, prompt: Text, completions: Sequence[Text]) -> No
     names = {"pairs": ["chosen", "rejected"], "rankings": numbered}.get(kind, ["completion"])
     for name, completion in zip(names, completions, strict=True):
         if type(completion) is not type(prompt):
-            raise BadRow(
-                f"prompt is {sort_of(prompt)} and {name} is {sort_of(completion)}; make them one sort"
-            )
+            sorts = f"prompt is {sort_of(prompt)} and {name} is {sort_of(completion)}"
+            raise BadRow(f"{sorts}; they must be of one sort")
         if isinstance(completion, list):
             _check_answer(name, completion[-1])
         elif isinstance(completion, str) and not completion.strip():

@@ -53,9 +53,7 @@ def load_rows(
         try:
             text = read_row(raw)
             if rows and text.kind != rows[0].kind:
-                raise BadRow(
-                    f"has the columns of {text.kind}, and row {rows[0].number} those of {rows[0].kind}"
-                )
+                raise BadRow(f"is a row of {text.kind}, while row {rows[0].number} is one of {rows[0].kind}")
             whole = tokenise(text)
             row = _row(name, number, text, whole, max_length)
         except BadRow as bad:

@@ -56,18 +56,16 @@ def _mismatched(row: Row, other: Row, max_length: int) -> tuple[Completion, ...]
 
 
 def _runs(rows: Sequence[Row]) -> list[int]:
-    """For each row, how many rows from it on, itself included and wrapping round, share its prompt."""
+    """For each row, how many rows from it on, itself included, share its prompt: what a search can jump."""
     runs = [1] * len(rows)
-    # twice round, so that a run over the end of the file is counted whole
-    for step in range(2 * len(rows) - 2, -1, -1):
-        index, following = step % len(rows), (step + 1) % len(rows)
-        if rows[index].prompt == rows[following].prompt:
-            runs[index] = min(runs[following] + 1, len(rows))
+    for index in range(len(rows) - 2, -1, -1):
+        if rows[index].prompt == rows[index + 1].prompt:
+            runs[index] = runs[index + 1] + 1
     return runs
 
 
 def _other_prompts(rows: Sequence[Row], index: int, runs: Sequence[int]) -> Iterator[int]:
-    distance = runs[index]
+    distance = 1
     while distance < len(rows):
         other = (index + distance) % len(rows)
         if rows[other].prompt == rows[index].prompt:

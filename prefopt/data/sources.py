@@ -92,9 +92,7 @@ def _open_sliced(source: str) -> tuple[_Table, slice]:
         return _open(source), slice(None)
     bounds = re.fullmatch(r"(-?\d+)?:(-?\d+)?", match[2].replace(" ", ""))
     if bounds is None:
-        raise DataError(
-            f"{source!r} ends in [{match[2]}], which is no slice of rows; write [a:b], [:b] or [a:]"
-        )
+        raise DataError(f"{source!r} ends in [{match[2]}], which is no slice; write [a:b], [:b] or [a:]")
     start, stop = (int(bound) if bound else None for bound in bounds.groups())
     return _open(match[1]), slice(start, stop)
 

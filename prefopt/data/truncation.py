@@ -9,7 +9,9 @@ from prefopt.data.text import Ids
 
 
 def truncate(
-    prompt: Ids, completions: tuple[Completion, ...], max_length: int
+    prompt: Ids,
+    completions: tuple[Completion, ...],
+    max_length: int,
 ) -> tuple[Ids, tuple[Completion, ...]]:
     """Shortens a prompt from its left until the longest completion fits; then completions from their end.
 
