@@ -199,7 +199,10 @@ def _scores(kind: RowKind, columns: _Columns, num_completions: int) -> tuple[flo
         values = columns.take("scores")
         if not isinstance(values, (list, tuple)) or len(values) != num_completions:
             raise BadRow(f"scores must be a list of {num_completions} numbers, one a completion")
-        return tuple(_number(f"scores[{index}]", value) for index, value in enumerate(values))
+        scores = tuple(_number(f"scores[{index}]", value) for index, value in enumerate(values))
+        if len(set(scores)) == 1:
+            raise BadRow(f"scores are all {scores[0]:g}, so no completion is better than another")
+        return scores
     if kind != "pairs":
         return (None,) * num_completions
     present = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prefopt.batch import RowKind
 
-_WIDTH = 100
+_WIDTH = 80
 _NUM_REASONS = 5
 
 
@@ -50,7 +50,7 @@ class DataReport:
         return {**asdict(self), **lists, "dropped": dropped}
 
     def lines(self) -> list[str]:
-        """The same for the terminal: at most 100 columns a line, long lists of rows abbreviated."""
+        """The same for the terminal: at most 80 columns a line, long lists of rows abbreviated."""
         lines = [
             f"{self.source}: {self.num_kept:,} of {_rows(self.num_rows)} kept, read as {self.kind}",
             f"{self.num_prompt_tokens:,} prompt tokens, {self.num_completion_tokens:,} completion tokens",

@@ -186,6 +186,7 @@ BAD_ROWS = {
     "ranked_blank": ({**RANKING, "completions": ["a", ""]}, "completions[1] is empty"),
     "too_few_scores": ({**RANKING, "scores": [1]}, "scores must be a list of 2 numbers"),
     "infinite_score": ({**RANKING, "scores": [1, math.inf]}, "scores[1] is inf; it must be finite"),
+    "equal_scores": ({**RANKING, "scores": [2, 2]}, "scores are all 2, so no completion is better than another"),
     "bool_score": ({**RANKING, "scores": [True, 0]}, "scores[0] is True; it must be a number"),
     "one_score": ({**PAIR, "chosen_score": 1}, "has chosen_score but no rejected_score"),
     "nan_pair_score": (

@@ -42,8 +42,8 @@ def test_lines_say_nothing_of_what_did_not_happen():
     assert quiet.lines() == ["list: 1 of 1 row kept, read as labels", "1 prompt tokens, 2 completion tokens"]
 
 
-def test_lines_stay_within_100_columns():
+def test_lines_stay_within_80_columns():
     reasons = {number: f"reason {number} " + "long " * 40 for number in range(1, 20)}
     report = DataReport("x" * 300, "pairs", 20, 1, reasons, (), (), tuple("column" * 40), 1, 2)
-    assert max(map(len, report.lines())) <= 100
+    assert max(map(len, report.lines())) <= 80
     assert any("14 rows dropped for other reasons (6, 7, 8 and 11 more)" in line for line in report.lines())

@@ -8,31 +8,32 @@ from prefopt.engine.layout import lay_out
 
 TREE = Tree(
     (10, 11),
-    ((0, Completion((20, 21, 22), (True, True, True))), (1, Completion((30, 31), (False, True)))),
+    ((0, Completion((20, 21, 22), (True, True, True))), (1, Completion((30, 31, 32), (True, False, True)))),
 )
 
 
 def test_branches_continue_from_the_prompt():
     layout = lay_out([TREE])
-    assert layout.input_ids_RT.tolist() == [[10, 11, 20, 21, 30]]
-    assert layout.position_ids_RT.tolist() == [[0, 1, 2, 3, 2]]
+    assert layout.input_ids_RT.tolist() == [[10, 11, 20, 21, 30, 31]]
+    assert layout.position_ids_RT.tolist() == [[0, 1, 2, 3, 2, 3]]
 
 
 def test_every_scored_token_is_predicted_from_the_token_before_it():
     layout = lay_out([TREE])
-    assert layout.targets_N.tolist() == [20, 21, 22, 31]
-    assert layout.columns_N.tolist() == [1, 2, 3, 4]
-    assert layout.lengths == (3, 1)
+    assert layout.targets_N.tolist() == [20, 21, 22, 30, 32]
+    assert layout.columns_N.tolist() == [1, 2, 3, 1, 5]
+    assert layout.lengths == (3, 2)
 
 
 def test_siblings_do_not_see_each_other():
     seen = (lay_out([TREE]).model_inputs(torch.float32)["attention_mask"][0, 0] == 0).int().tolist()
     assert seen == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
     ]
 
 
