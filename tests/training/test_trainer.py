@@ -7,6 +7,7 @@ import torch
 
 import prefopt
 from prefopt.config import TrainingConfig
+from prefopt.engine.accumulation import accumulate
 from prefopt.errors import ConfigError, NonFiniteLossError
 from prefopt.training.trainer import Trainer
 from tests.engine.rows import random_rows
@@ -82,6 +83,20 @@ def test_same_seed_same_weights_and_another_seed_others():
 )
 def test_every_setting_changes_the_weights(changed):
     assert not torch.equal(weights(train()[0]), weights(train(**changed)[0]))
+
+
+def test_each_step_uses_the_gradient_of_its_own_batch():
+    """Two steps of SGD against the same two steps taken by hand."""
+    rows, loss = random_rows("pairs", 4), REGISTRY.loss("dpo")
+    trained, _ = train(rows=rows, optimizer="sgd", epochs=2, max_grad_norm=None)
+    policy, reference = tiny_model("llama"), tiny_model("llama")
+    for _ in range(2):
+        policy.zero_grad()
+        accumulate(policy, reference, loss, rows, tokens_per_microbatch=10**6)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter -= 1e-3 * parameter.grad
+    torch.testing.assert_close(weights(trained), weights(policy), rtol=0, atol=1e-6)
 
 
 def test_memory_settings_do_not_change_the_weights_beyond_rounding():
