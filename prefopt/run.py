@@ -8,7 +8,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
 from prefopt.config import RunConfig, to_yaml
-from prefopt.data.held_out import hold_out
-from prefopt.data.load import load_rows
-from prefopt.data.mismatch import add_mismatched
-from prefopt.data.report import DataReport
 from prefopt.data.row import Row
-from prefopt.data.sources import row_kind
-from prefopt.data.trees import grow, largest_sequence
-from prefopt.engine.assembly import Assembly, reading
+from prefopt.data.trees import grow
+from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
 from prefopt.engine.parity import takes_trees
-from prefopt.errors import ConfigError, DataError, NonFiniteLossError
+from prefopt.errors import NonFiniteLossError
 from prefopt.evaluation.rewards import HeldOut, RewardReport
 from prefopt.evaluation.sampling import complete
+from prefopt.preparation import check_needs, prepare
 from prefopt.training.output import CONFIG, METRICS, RUN, MetricsLog, check_free, clear, write_json
 from prefopt.training.trainer import Step, Trainer
 from prefopt.weighted import Objective
 
 
-@dataclass
 class Watcher:
-    """Who is told what happens during a run. The silent watcher: every method does nothing.
-
-    The command line has one that draws.
-    """
+    """Is told what happens during a run, and keeps silent; the command line has one that draws."""
 
     def say(self, line: str) -> None:
         """A fact worth a line."""
@@ -57,16 +48,6 @@ class Watcher:
 
     def end(self) -> None:
         """Training is over."""
-
-
-@dataclass
-class Prepared:
-    """The rows of a run, ready for the engine."""
-
-    train: list[Row]
-    evaluation: list[Row]
-    reports: dict[str, DataReport] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def run(
@@ -95,18 +76,17 @@ def run(
     started = time.time()
     watcher = watcher or Watcher()
     output = Path(config.output_dir)
-    check_free(output, overwrite=overwrite)
-    for source in (config.data.train, config.data.evaluation):
-        if isinstance(source, str):
-            _check_reading(source, loss)
-    _check_reference(config, loss, watcher)
+    check_free(output, overwrite=overwrite, inputs=_inputs(config))
+    check_needs(config, loss)
     tokenizer = load_tokenizer(config.model)
-    data = _prepare(config, loss, tokenizer)
+    data = prepare(config, loss, tokenizer)
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
     for note in data.notes:
         watcher.say(note)
+    if config.reference.model is not None and not loss.needs.reference:
+        watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
 
     clear(output)
     (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
@@ -220,86 +200,10 @@ class _Evaluation:
         }
 
 
-def _check_reading(source: str, loss: Objective) -> None:
-    kind = row_kind(source)
-    try:
-        reading(kind, loss)
-    except DataError as error:
-        raise DataError(f"{source}: {error}") from None
-
-
-def _check_reference(config: RunConfig, loss: Objective, watcher: Watcher) -> None:
-    mode = config.reference.mode
-    if loss.needs.reference and mode == "none":
-        raise ConfigError(f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live'")
-    if not loss.needs.reference and config.reference.model is not None:
-        watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
-    if loss.needs.distribution or (loss.needs.state and loss.needs.tokens):
-        raise ConfigError(f"loss {loss.name} needs next-token distributions, which this version does not compute")
-
-
-def _prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    data, settings = Prepared([], []), config.data
-
-    def load(source: str) -> tuple[list[Row], DataReport]:
-        return load_rows(source, tokenizer, max_length=settings.max_length, on_bad_row=settings.on_bad_row)
-
-    data.train, data.reports["train"] = load(settings.train)
-    if isinstance(settings.evaluation, int):
-        data.train, data.evaluation = hold_out(data.train, settings.evaluation)
-        data.notes.append(f"{len(data.evaluation)} rows of {settings.train} are held out for evaluation")
-    elif settings.evaluation is not None:
-        data.evaluation, data.reports["evaluation"] = load(settings.evaluation)
-
-    if loss.needs.mismatched:
-        data.train = _with_mismatched("training", data.train, config, data.notes)
-        data.evaluation = _with_mismatched("held-out", data.evaluation, config, data.notes)
-    _check_labels(settings.train, data.train, loss)
-    for rows in filter(None, (data.train, data.evaluation)):
-        _check_scores(rows, loss)
-        _check_budget(rows, config)
-    held_out = {row.prompt for row in data.evaluation if len(row.prompt) > 1}
-    shared = len(held_out & {row.prompt for row in data.train})
-    if shared:
-        data.notes.append(f"{shared} of {len(held_out)} held-out prompts also stand in the training rows")
-    return data
-
-
-def _with_mismatched(part: str, rows: Sequence[Row], config: RunConfig, notes: list[str]) -> list[Row]:
-    if not rows:
-        return []
-    found, num_alike = add_mismatched(rows, max_length=config.data.max_length)
-    if num_alike:
-        notes.append(
-            f"{num_alike} {part} rows found no other prompt: their mismatched completion is the next row's, under the "
-            "same prompt"
-        )
-    return found
-
-
-def _check_scores(rows: Sequence[Row], loss: Objective) -> None:
-    for row in rows:
-        if loss.needs.scores and any(completion.score is None for completion in row.completions):
-            raise DataError(f"{row.name}: loss {loss.name} needs a score for every completion, and one has none")
-
-
-def _check_labels(source: str, rows: Sequence[Row], loss: Objective) -> None:
-    if rows[0].kind == "labels" and len({row.desirable for row in rows}) == 1:
-        which = "desirable (label true)" if rows[0].desirable else "undesirable (label false)"
-        raise DataError(
-            f"{source}: all {len(rows)} rows are {which}; loss {loss.name} contrasts desirable with undesirable "
-            "completions and needs both"
-        )
-
-
-def _check_budget(rows: Sequence[Row], config: RunConfig) -> None:
-    needed, row = largest_sequence(rows)
-    budget = config.training.tokens_per_microbatch
-    if needed > budget:
-        raise ConfigError(
-            f"{row.name}: prompt and one completion take {needed} tokens, but training.tokens_per_microbatch is "
-            f"{budget}; raise it to at least {needed}, or lower data.max_length"
-        )
+def _inputs(config: RunConfig) -> list[str]:
+    models = [config.model, config.reference.model]
+    sources = [config.data.train, config.data.evaluation]
+    return [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
 
 
 def _reference(config: RunConfig, loss: Objective, policy: PreTrainedModel) -> PreTrainedModel | None:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from prefopt.batch import PreferenceBatch
 from prefopt.data.row import Row
-from prefopt.data.trees import Tree, grow, prune
+from prefopt.data.trees import grow, prune
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.layout import lay_out
 from prefopt.engine.logps import TokenLogps, by_slot, layout_logps, score
@@ -127,12 +127,6 @@ def evaluate_loss(
     batch = assembly.batch(policy, reference, loss)
     output = loss(batch)
     return float(_reduce(output, batch, _totals(output, batch))), output
-
-
-def trees_of(rows: Sequence[Row], loss: Objective) -> tuple[Assembly, list[Tree]]:
-    """The assembly of the rows and their trees."""
-    assembly = Assembly.of(rows, loss)
-    return assembly, grow(assembly.slots)
 
 
 def _reduce(output: LossOutput, batch: PreferenceBatch, totals: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -15,12 +15,13 @@ from prefopt.errors import ConfigError
 CONFIG, METRICS, RUN = "config.resolved.yaml", "metrics.jsonl", "run.json"
 
 
-def check_free(folder: Path, *, overwrite: bool) -> None:
+def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
     """Refuse a folder that holds something, before any work is done.
 
     Args:
         folder: where a run wants to write.
         overwrite: an earlier run there may go; anything else may not.
+        inputs: what the run reads; a folder that holds any of it is never overwritten.
 
     Raises:
         ConfigError: the folder is not free.
@@ -39,6 +40,9 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(
             f"output_dir {str(folder)!r} holds no run (no {CONFIG}), so --overwrite leaves it alone; choose another one"
         )
+    for source in inputs:
+        if Path(source).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"output_dir {str(folder)!r} holds {source!r}, which this run reads; choose another one")
 
 
 def clear(folder: Path) -> None:

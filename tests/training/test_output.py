@@ -26,6 +26,14 @@ def test_overwrite_leaves_alone_what_is_no_run(tmp_path):
         check_free(tmp_path, overwrite=True)
 
 
+def test_overwrite_leaves_alone_what_the_run_reads(tmp_path):
+    (tmp_path / CONFIG).write_text("")
+    check_free(tmp_path, overwrite=True, inputs=["gpt2", str(tmp_path.parent)])
+    for source in (tmp_path, tmp_path / "pairs.jsonl", f"{tmp_path}/pairs.jsonl[:3]"):
+        with pytest.raises(ConfigError, match="which this run reads"):
+            check_free(tmp_path, overwrite=True, inputs=[str(source)])
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):

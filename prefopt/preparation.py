@@ -1,0 +1,126 @@
+"""The rows of a run, loaded and checked against the loss and the settings before any model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from prefopt.config import RunConfig
+from prefopt.data.held_out import hold_out
+from prefopt.data.load import load_rows
+from prefopt.data.mismatch import add_mismatched
+from prefopt.data.report import DataReport
+from prefopt.data.row import Row
+from prefopt.data.sources import row_kind
+from prefopt.data.trees import largest_sequence
+from prefopt.engine.assembly import reading
+from prefopt.errors import ConfigError, DataError
+from prefopt.weighted import Objective
+
+
+@dataclass
+class Prepared:
+    """The rows of a run, ready for the engine.
+
+    Attributes:
+        train, evaluation: the rows; `evaluation` is empty where the config names none.
+        reports: what became of the rows of each source.
+        notes: what else the user should know, a sentence each.
+    """
+
+    train: list[Row]
+    evaluation: list[Row]
+    reports: dict[str, DataReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def check_needs(config: RunConfig, loss: Objective) -> None:
+    """What can be told before a tokenizer loads: the kind of the rows, and whether there is a reference.
+
+    Raises:
+        ConfigError: the settings withhold what the loss needs.
+        DataError: a source cannot be read, or holds rows the loss does not accept.
+    """
+    if loss.needs.reference and config.reference.mode == "none":
+        raise ConfigError(f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live'")
+    if loss.needs.distribution:
+        raise ConfigError(f"loss {loss.name} needs next-token distributions, which this version does not compute")
+    for source in (config.data.train, config.data.evaluation):
+        if isinstance(source, str):
+            kind = row_kind(source)
+            try:
+                reading(kind, loss)
+            except DataError as error:
+                raise DataError(f"{source}: {error}") from None
+
+
+def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    """Load the rows, set held-out ones aside, find mismatched completions, and check what the engine relies on.
+
+    Raises:
+        ConfigError: a row does not fit the token budget.
+        DataError: a source or a row cannot be used with this loss.
+    """
+    data, settings = Prepared([], []), config.data
+
+    def load(source: str) -> tuple[list[Row], DataReport]:
+        return load_rows(source, tokenizer, max_length=settings.max_length, on_bad_row=settings.on_bad_row)
+
+    data.train, data.reports["train"] = load(settings.train)
+    if isinstance(settings.evaluation, int):
+        data.train, data.evaluation = hold_out(data.train, settings.evaluation)
+        data.notes.append(f"{len(data.evaluation)} rows of {settings.train} are held out for evaluation")
+    elif settings.evaluation is not None:
+        data.evaluation, data.reports["evaluation"] = load(settings.evaluation)
+
+    if loss.needs.mismatched:
+        data.train = _with_mismatched("training", data.train, config, data.notes)
+        data.evaluation = _with_mismatched("held-out", data.evaluation, config, data.notes)
+    _check_labels(settings.train, data.train, loss)
+    for rows in filter(None, (data.train, data.evaluation)):
+        _check_scores(rows, loss)
+        _check_budget(rows, config)
+    held_out = {row.prompt for row in data.evaluation if len(row.prompt) > 1}
+    shared = len(held_out & {row.prompt for row in data.train})
+    if shared:
+        data.notes.append(f"{shared} of {len(held_out)} held-out prompts also stand in the training rows")
+    return data
+
+
+def _with_mismatched(part: str, rows: Sequence[Row], config: RunConfig, notes: list[str]) -> list[Row]:
+    if not rows:
+        return []
+    found, num_alike = add_mismatched(rows, max_length=config.data.max_length)
+    if num_alike:
+        notes.append(
+            f"{num_alike} {part} rows found no other prompt: their mismatched completion is the next row's, under the "
+            "same prompt"
+        )
+    return found
+
+
+def _check_scores(rows: Sequence[Row], loss: Objective) -> None:
+    for row in rows:
+        if loss.needs.scores and any(completion.score is None for completion in row.completions):
+            raise DataError(f"{row.name}: loss {loss.name} needs a score for every completion, and one has none")
+
+
+def _check_labels(source: str, rows: Sequence[Row], loss: Objective) -> None:
+    if rows[0].kind == "labels" and len({row.desirable for row in rows}) == 1:
+        which = "desirable (label true)" if rows[0].desirable else "undesirable (label false)"
+        raise DataError(
+            f"{source}: all {len(rows)} rows are {which}; loss {loss.name} contrasts desirable with undesirable "
+            "completions and needs both"
+        )
+
+
+def _check_budget(rows: Sequence[Row], config: RunConfig) -> None:
+    needed, row = largest_sequence(rows)
+    budget = config.training.tokens_per_microbatch
+    if needed > budget:
+        raise ConfigError(
+            f"{row.name}: prompt and one completion take {needed} tokens, but training.tokens_per_microbatch is "
+            f"{budget}; raise it to at least {needed}, or lower data.max_length"
+        )
