@@ -62,7 +62,8 @@ class IPO(prefopt.PairLoss):
         slope = 2 * self._distance(batch)
         if self.length_normalized:
             return prefopt.Gradient(
-                policy_chosen=slope / batch.chosen.lengths, policy_rejected=-slope / batch.rejected.lengths
+                policy_chosen=slope / batch.chosen.lengths.to(slope.dtype),
+                policy_rejected=-slope / batch.rejected.lengths.to(slope.dtype),
             )
         return prefopt.Gradient(policy_chosen=slope, policy_rejected=-slope)
 

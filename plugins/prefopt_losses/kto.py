@@ -31,7 +31,7 @@ class KTO(prefopt.LabelLoss):
 
     Source:
         Ethayarajh, Xu, Muennighoff, Jurafsky, Kiela: KTO: Model Alignment as Prospect Theoretic Optimization, 2024,
-        arXiv 2402.01306, equations 7 and 8 (without the constant that only depends on the label).
+        arXiv 2402.01306, the definition of L_KTO: weight - weight * sigmoid(v) is weight * sigmoid(-v).
 
     Differs:
         The mean runs over all ranks and micro-batches of one optimiser step; TRL averages the means of ranks, HALOs

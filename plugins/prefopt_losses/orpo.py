@@ -20,7 +20,7 @@ class ORPO(prefopt.PairLoss):
     mix = p_w (1 - p_l) + p_l (1 - p_w)
 
     Args:
-        lambda_: weight of the odds-ratio term, >= 0.
+        lambda_: weight of the odds-ratio term, > 0; without the term the loss is `sft`.
         nll: "sequence" (the paper) is the mean over the tokens of each completion; "token" divides the summed NLL of
             the optimiser batch by its number of scored tokens; "sum" is the summed NLL per sequence.
 
@@ -29,7 +29,7 @@ class ORPO(prefopt.PairLoss):
         terms, `nll` (normaliser: token counts) and `odds_ratio` (normaliser 1).
 
     Raises:
-        ConfigError: `lambda_` is negative, or `nll` is none of the three.
+        ConfigError: `lambda_` is not above 0, or `nll` is none of the three.
 
     Source:
         Hong, Lee, Thorne: ORPO: Monolithic Preference Optimization without Reference Model, 2024, arXiv 2403.07691,
@@ -50,7 +50,7 @@ class ORPO(prefopt.PairLoss):
 
     name = "orpo"
     needs = prefopt.Needs(rows={"pairs"})
-    lambda_: float = prefopt.field(0.1, ge=0, tune=(0.01, 1.0))
+    lambda_: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     nll: Literal["sequence", "token", "sum"] = "sequence"
 
     def values(self, batch: prefopt.PreferenceBatch) -> prefopt.LossOutput:
@@ -66,10 +66,10 @@ class ORPO(prefopt.PairLoss):
 
     def gradient(self, batch: prefopt.PreferenceBatch) -> prefopt.Gradient:
         """Written in log space: each factor may underflow alone."""
-        a_w, a_l = batch.chosen.mean_logps, batch.rejected.mean_logps
-        lengths_w, lengths_l = batch.chosen.lengths, batch.rejected.lengths
+        a_w, a_l = _never_certain(batch.chosen.mean_logps), batch.rejected.mean_logps
+        lengths_w, lengths_l = batch.chosen.lengths.to(a_w.dtype), batch.rejected.lengths.to(a_l.dtype)
         log_mix = torch.logaddexp(a_w + _log1mexp(a_l), a_l + _log1mexp(a_w))
-        nll = torch.ones_like(a_w) if self.nll == "sequence" else lengths_w.to(a_w.dtype)
+        nll = torch.ones_like(a_w) if self.nll == "sequence" else lengths_w
         return prefopt.Gradient(
             policy_chosen=-(nll + self.lambda_ * (a_l - log_mix).exp()) / lengths_w,
             policy_rejected=self.lambda_ * (a_l + _log1mexp(a_w) - _log1mexp(a_l) - log_mix).exp() / lengths_l,
@@ -82,7 +82,15 @@ class ORPO(prefopt.PairLoss):
 
 def _log1mexp(a: Tensor) -> Tensor:
     """log(1 - e^a) for a <= 0."""
-    return (-torch.expm1(a)).log()
+    # Not -expm1: at a = 0 that is minus zero, and the gradient would be the infinity of the wrong sign.
+    return (0.0 - torch.expm1(a)).log()
+
+
+def _never_certain(a: Tensor) -> Tensor:
+    """Where both completions are exactly certain the ratio of odds is 0 / 0; a hair below 0 gives a limit."""
+    # Wide enough that lambda_ / hair is still a number: autograd multiplies it by 0.
+    hair = torch.finfo(a.dtype).tiny / torch.finfo(a.dtype).eps
+    return a - (a + hair).clamp(min=0).detach()
 
 
 def _negative_log_sigmoid_of_odds(a_w: Tensor, a_l: Tensor) -> Tensor:
@@ -91,8 +99,7 @@ def _negative_log_sigmoid_of_odds(a_w: Tensor, a_l: Tensor) -> Tensor:
     With m the larger and n the smaller of the two, mix / e^m = (1 - e^n) + e^(n - m) (1 - e^m): two terms that are
     never negative, so nothing cancels when both completions are nearly certain.
     """
-    # Exactly certain on both sides is 0 / 0; a hair below certainty gives the limit, and keeps the gradient.
-    a_w = a_w - (a_w + torch.finfo(a_w.dtype).tiny).clamp(min=0).detach()
+    a_w = _never_certain(a_w)
     larger, smaller = torch.maximum(a_w, a_l), torch.minimum(a_w, a_l)
     mix = -torch.expm1(smaller) - (smaller - larger).exp() * torch.expm1(larger)
     return larger + mix.log() - a_w - _log1mexp(a_l)

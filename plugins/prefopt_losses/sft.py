@@ -53,10 +53,10 @@ class SFT(prefopt.Loss):
         return prefopt.LossOutput(-chosen.policy if self.nll == "sum" else -chosen.mean_logps)
 
     def gradient(self, batch: prefopt.PreferenceBatch) -> prefopt.Gradient:
-        """Constant: every token weighs the same."""
+        """Constant: it does not depend on the log-probs."""
         minus_one = -torch.ones_like(batch.chosen.policy)
         if self.nll == "sequence":
-            return prefopt.Gradient(policy_chosen=minus_one / batch.chosen.lengths)
+            return prefopt.Gradient(policy_chosen=minus_one / batch.chosen.lengths.to(minus_one.dtype))
         return prefopt.Gradient(policy_chosen=minus_one)
 
     def reward(self, completions: prefopt.Completions) -> Tensor:

@@ -57,7 +57,8 @@ class SimPO(prefopt.PairLoss):
         """The DPO weight, shared out over the tokens of each completion."""
         weight = self.beta * (-self._margin(batch)).sigmoid()
         return prefopt.Gradient(
-            policy_chosen=-weight / batch.chosen.lengths, policy_rejected=weight / batch.rejected.lengths
+            policy_chosen=-weight / batch.chosen.lengths.to(weight.dtype),
+            policy_rejected=weight / batch.rejected.lengths.to(weight.dtype),
         )
 
     def reward(self, completions: prefopt.Completions) -> Tensor:

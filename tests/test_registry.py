@@ -1,0 +1,349 @@
+"""One door for every loss: entry points, plugin files, and what goes wrong with them.
+
+The plugins are real: a folder with a module and a `.dist-info` on `sys.path` is all that importlib.metadata knows of an
+installed distribution.
+"""
+
+import importlib.metadata
+import re
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+import prefopt
+from prefopt import PluginError, UnknownNameError, load_registry
+
+ROOT = Path(__file__).parents[1]
+BUILT_IN = sorted(path.stem for path in (ROOT / "plugins" / "prefopt_losses").glob("[!_]*.py"))
+
+LOSS = '''\
+import prefopt
+
+
+class {cls}(prefopt.PairLoss):
+    """The gap, {cls}."""
+
+    name = "{name}"
+    beta: float = prefopt.field(0.1, gt=0)
+
+    def values(self, batch):
+        return self.beta * (batch.rejected.policy - batch.chosen.policy)
+
+    def reward(self, completions):
+        return completions.policy
+'''
+HOOK = """
+
+@prefopt.hookimpl
+def prefopt_register_losses():
+    return [{}]
+"""
+
+
+def source(*names):
+    """The source of a plugin that brings these losses."""
+    body = "".join(LOSS.format(cls=name.title(), name=name) for name in names)
+    return body + HOOK.format(", ".join(name.title() for name in names))
+
+
+COOL = source("cool")
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a distribution with these entry points and modules."""
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = []
+
+    def install(distribution, entry_points, **modules):
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+        lines = [f"{name} = {target}" for name, target in entry_points.items()]
+        info.joinpath("entry_points.txt").write_text("\n".join(["[prefopt]", *lines, ""]))
+        for module, text in modules.items():
+            tmp_path.joinpath(f"{module}.py").write_text(text)
+            installed.append(module)
+
+    yield install
+    for module in installed:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def plugin_file(tmp_path):
+    def write(text, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def reasons(registry):
+    return {plugin.name: plugin.error for plugin in registry.broken}
+
+
+# The built-in losses -------------------------------------------------------------------------------------------------
+
+
+def test_every_entry_point_of_ours_loads():
+    registry = load_registry()
+    ours = {plugin.name: plugin for plugin in registry.plugins if plugin.name.startswith("prefopt:")}
+    assert not reasons(registry)
+    assert all(plugin.version == prefopt.__version__ for plugin in ours.values())
+    for loss in BUILT_IN:
+        assert f"prefopt:{loss}" in ours, f"no entry point {loss}: after adding one, run `pip install -e .` again"
+        assert ours[f"prefopt:{loss}"].losses == (loss,)
+
+
+def test_file_class_and_entry_point_share_one_name():
+    for point in importlib.metadata.distribution("prefopt").entry_points.select(group="prefopt"):
+        module = point.load()
+        assert point.value == f"prefopt_losses.{point.name}"
+        assert [loss.name for loss in module.prefopt_register_losses()] == [point.name]
+
+
+def test_ours_without_their_entry_points_are_gone(install):
+    """The folder stands before ours on the path, so that this `prefopt` is the one that is installed."""
+    install("prefopt", {name: f"prefopt_losses.{name}" for name in BUILT_IN if name != "ipo"})
+    registry = load_registry()
+    assert set(registry.losses) == set(BUILT_IN) - {"ipo"}
+    with pytest.raises(UnknownNameError, match="unknown loss 'ipo'"):
+        registry.loss("ipo")
+
+
+def test_no_entry_points_mean_no_losses(install):
+    install("prefopt", {})
+    assert not load_registry().losses
+
+
+# Third-party plugins -------------------------------------------------------------------------------------------------
+
+
+def test_third_party_loss_comes_through_the_same_door(install):
+    install("prefopt-cool", {"cool": "cool_plugin"}, cool_plugin=COOL)
+    registry = load_registry()
+    assert registry.loss("cool", beta=0.5).beta == 0.5
+    plugin = registry.plugin_of("cool")
+    assert (plugin.name, plugin.version, plugin.losses, plugin.error) == ("prefopt-cool:cool", "1.2", ("cool",), None)
+
+
+def test_module_may_bring_several_losses(install):
+    install("prefopt-cool", {"cool": "cool_plugin"}, cool_plugin=source("cool", "warm"))
+    assert load_registry().plugin_of("warm").losses == ("cool", "warm")
+
+
+@pytest.mark.parametrize("entry_point", ["aaa", "dpo", "zzz"])
+def test_second_dpo_is_refused_and_names_both_plugins(install, entry_point):
+    install("prefopt-other", {entry_point: "other_plugin"}, other_plugin=source("dpo"))
+    with pytest.raises(PluginError) as caught:
+        load_registry()
+    sentence = str(caught.value)
+    assert "two plugins bring a loss named 'dpo'" in sentence
+    assert "prefopt:dpo" in sentence
+    assert f"prefopt-other:{entry_point}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "losses"),
+    [
+        ({"cool": "cool_plugin", "warm": "cool_plugin"}, ("cool", "warm")),
+        ({"a": "cool_plugin", "b": "cool_plugin"}, ("cool",)),
+    ],
+)
+def test_one_module_under_two_entry_points_is_no_conflict(install, entry_points, losses):
+    install("prefopt-cool", entry_points, cool_plugin=source(*losses))
+    registry = load_registry()
+    assert not registry.broken
+    assert set(losses) < set(registry.losses)
+    mine = [plugin for plugin in registry.plugins if plugin.name.startswith("prefopt-cool:")]
+    assert [plugin.losses for plugin in mine] == [losses, losses]
+
+
+BROKEN = {
+    "missing import": ("import no_such_package_anywhere\n" + COOL, r"ModuleNotFoundError: No module named 'no_such_p"),
+    "syntax": ("def (", r"SyntaxError: "),
+    "exit": ("raise SystemExit(3)", r"SystemExit: 3"),
+    "misspelt hook": (
+        COOL.replace("register_losses", "register_loses"),
+        r"^unknown hook 'prefopt_register_loses'; did you mean 'prefopt_register_losses'\?$",
+    ),
+    "foreign hook": (
+        COOL.replace("prefopt_register_losses", "zzz"),
+        r"^unknown hook 'zzz'; there is: .*prefopt_register_losses",
+    ),
+    "no hook": (LOSS.format(cls="Cool", name="cool"), r"^it defines no prefopt_register_losses$"),
+    "unmarked hook": (
+        COOL.replace("@prefopt.hookimpl\n", ""),
+        r"^prefopt_register_losses lacks the @prefopt.hookimpl mark$",
+    ),
+    "hook with an argument": (COOL.replace("losses():", "losses(config):"), r"prefopt_register_losses\(config\)"),
+    "hook that raises": (COOL.replace("return [Cool]", "raise RuntimeError('boom')"), r"^RuntimeError: boom$"),
+    "hook without a list": (COOL.replace("return [Cool]", "return None"), r"NoneType"),
+    "instance": (
+        COOL.replace("[Cool]", "[Cool()]"),
+        r"returned Cool\(beta=0.1\), which is no subclass of prefopt.Loss$",
+    ),
+    "other class": (
+        COOL.replace("[Cool]", "[dict]"),
+        r"returned <class 'dict'>, which is no subclass of prefopt.Loss$",
+    ),
+    "string": (COOL.replace("[Cool]", "['cool']"), r"returned 'cool', which is no subclass of prefopt.Loss$"),
+    "name with a dash": (COOL.replace('"cool"', '"cool-er"'), r"class Cool: name 'cool-er' must be one lowercase word"),
+    "capital name": (COOL.replace('"cool"', '"Cool"'), r"class Cool: name 'Cool' must be one lowercase word"),
+    "keyword name": (COOL.replace('"cool"', '"lambda"'), r"class Cool: name 'lambda' must be one lowercase word"),
+    "no name": (COOL.replace('    name = "cool"\n', ""), r"^loss class Cool has no `name`$"),
+    "no reward": (COOL.replace("def reward", "def reword"), r"^loss class Cool does not define reward$"),
+    "no range": (
+        COOL.replace("prefopt.field(0.1, gt=0)", "0.1"),
+        r"^loss class Cool: hyper-parameter 'beta' has no range; declare one, as in `beta: float = prefopt.field\(0.1,",
+    ),
+    "same name twice": (COOL.replace("[Cool]", "[Cool, Cool]"), r"^it brings two losses named 'cool'$"),
+}
+broken_plugins = pytest.mark.parametrize(("text", "reason"), BROKEN.values(), ids=BROKEN)
+
+
+@broken_plugins
+def test_broken_plugin_is_kept_with_its_reason_and_stops_nobody(install, text, reason):
+    install("prefopt-bad", {"cool": "bad_plugin"}, bad_plugin=text)
+    registry = load_registry()
+    assert list(reasons(registry)) == ["prefopt-bad:cool"]
+    (plugin,) = registry.broken
+    assert plugin.losses == ()
+    assert re.search(reason, plugin.error)
+    assert "\n" not in plugin.error
+    assert set(registry.losses) == set(BUILT_IN)
+
+
+def test_unknown_loss_names_the_plugins_that_failed_to_load(install):
+    install("prefopt-bad", {"cool": "bad_plugin"}, bad_plugin="import no_such_package_anywhere")
+    with pytest.raises(UnknownNameError) as caught:
+        load_registry().loss("cool")
+    assert str(caught.value) == (
+        f"unknown loss 'cool'; available: {', '.join(BUILT_IN)}; failed to load: "
+        "prefopt-bad:cool (ModuleNotFoundError: No module named 'no_such_package_anywhere')"
+    )
+
+
+@pytest.mark.parametrize("target", ["no_such_module", "good_plugin:missing"])
+def test_entry_point_to_nowhere_is_kept_with_its_reason(install, target):
+    install("prefopt-bad", {"cool": target}, good_plugin=COOL)
+    assert "missing" in (error := reasons(load_registry())["prefopt-bad:cool"]) or "no_such_module" in error
+
+
+# Plugin files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_plugin_file_brings_its_losses(plugin_file, as_text):
+    path = plugin_file(COOL)
+    registry = load_registry(files=[str(path) if as_text else path])
+    assert registry.loss("cool").name == "cool"
+    plugin = registry.plugin_of("cool")
+    assert plugin.name == str(path)
+    assert plugin.version.startswith("sha256:")
+    assert "cool" not in load_registry().losses
+
+
+def test_two_plugin_files_bring_both(plugin_file):
+    files = [plugin_file(COOL), plugin_file(source("warm"), "yours.py")]
+    assert {"cool", "warm"} < set(load_registry(files=files).losses)
+
+
+def test_version_of_a_plugin_file_is_its_digest(plugin_file):
+    def version(text):
+        return load_registry(files=[plugin_file(text)]).plugin_of("cool").version
+
+    assert version(COOL) == version(COOL) != version(COOL + "\n# another comment\n")
+
+
+def test_plugin_file_named_twice_is_read_once(plugin_file, tmp_path, monkeypatch):
+    path = plugin_file(COOL)
+    monkeypatch.chdir(tmp_path)
+    registry = load_registry(files=[path, "mine.py", str(path)])
+    assert [plugin.losses for plugin in registry.plugins].count(("cool",)) == 1
+
+
+def test_two_plugin_files_with_one_name_are_refused(plugin_file):
+    files = [plugin_file(COOL), plugin_file(COOL + "\n", "yours.py")]
+    with pytest.raises(PluginError, match=r"two plugins bring a loss named 'cool': .*mine\.py and .*yours\.py"):
+        load_registry(files=files)
+
+
+def test_plugin_file_cannot_take_a_name_of_ours(plugin_file):
+    with pytest.raises(PluginError, match=r"two plugins bring a loss named 'dpo': prefopt:dpo and .*mine\.py"):
+        load_registry(files=[plugin_file(source("dpo"))])
+
+
+def test_missing_plugin_file_is_refused(tmp_path):
+    with pytest.raises(PluginError, match=r"plugin file '.*nowhere\.py' does not exist"):
+        load_registry(files=[tmp_path / "nowhere.py"])
+    with pytest.raises(PluginError, match="does not exist"):
+        load_registry(files=[tmp_path])
+
+
+def test_plugin_file_that_is_no_python_is_refused(plugin_file):
+    with pytest.raises(PluginError, match=r"plugin file '.*mine\.txt' failed to load: it is not a Python file"):
+        load_registry(files=[plugin_file(COOL, "mine.txt")])
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_plugin_file_that_raises_names_the_line(plugin_file, tmp_path, monkeypatch, relative):
+    path = plugin_file("import prefopt\n\n1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    sentence = r"plugin file '.*mine\.py', line 3 failed to load: ZeroDivisionError: division by zero"
+    with pytest.raises(PluginError, match=sentence):
+        load_registry(files=["mine.py" if relative else path])
+    assert set(sys.modules) == before
+
+
+def test_plugin_file_with_a_syntax_error_names_the_line(plugin_file):
+    with pytest.raises(PluginError, match=r"plugin file '.*mine\.py' failed to load: SyntaxError: .*line 2"):
+        load_registry(files=[plugin_file("import prefopt\nx = (\n")])
+
+
+@broken_plugins
+def test_broken_plugin_file_is_a_plugin_error_that_names_the_file(plugin_file, text, reason):
+    with pytest.raises(PluginError) as caught:
+        load_registry(files=[plugin_file(text)])
+    where, _, why = str(caught.value).partition(" failed to load: ")
+    assert "mine.py" in where
+    assert re.search(reason, why)
+
+
+# The registry as a value ---------------------------------------------------------------------------------------------
+
+
+def test_unknown_loss_suggests_nearest_name():
+    with pytest.raises(UnknownNameError) as caught:
+        prefopt.get_loss("dpoo")
+    assert str(caught.value) == f"unknown loss 'dpoo'; did you mean 'dpo'? available: {', '.join(BUILT_IN)}"
+
+
+def test_registry_is_frozen():
+    registry = load_registry()
+    with pytest.raises(FrozenInstanceError):
+        registry.losses = {}
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        registry.losses["dpo"] = registry.losses["ipo"]
+    with pytest.raises(FrozenInstanceError):
+        registry.plugins[0].error = "broken"
+
+
+def test_get_loss_equals_the_registry_s_loss():
+    assert prefopt.get_loss("dpo", beta=0.3) == load_registry().loss("dpo", beta=0.3)
+    assert prefopt.get_loss("dpo", beta=0.3) != load_registry().loss("dpo", beta=0.4)
+
+
+def test_hyperparameters_are_validated_through_the_registry():
+    with pytest.raises(prefopt.ConfigError, match="loss dpo has no field 'bta'; did you mean 'beta'"):
+        load_registry().loss("dpo", bta=0.1)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_plugin_of_a_loss_is_its_entry_point(name):
+    assert load_registry().plugin_of(name).name == f"prefopt:{name}"
