@@ -16,12 +16,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
-from prefopt.config import RunConfig, to_yaml
+from prefopt.config import ModelConfig, RunConfig, to_yaml
 from prefopt.data.row import Row
 from prefopt.data.trees import grow
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
-from prefopt.engine.parity import takes_trees
+from prefopt.engine.logps import Scorer
+from prefopt.engine.parity import prove
 from prefopt.errors import NonFiniteLossError
 from prefopt.evaluation.rewards import HeldOut, RewardReport
 from prefopt.evaluation.sampling import complete
@@ -91,12 +92,10 @@ def run(
     clear(output)
     (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
-    policy = load_model(config.model)
-    check_fit(policy, tokenizer, config.model.name)
-    reference = _reference(config, loss, policy)
-    shared_prompts = _takes_trees(policy, data.train, loss, watcher)
-    trainer = Trainer(policy, reference, loss, data.train, config.training, shared_prompts=shared_prompts)
-    evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher, shared_prompts=shared_prompts)
+    policy = _prove(load_model(config.model), config.model, tokenizer, data.train, loss, watcher)
+    reference = _reference(config, loss, policy, tokenizer, data.train, watcher)
+    trainer = Trainer(policy, reference, loss, data.train, config.training)
+    evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher)
     before = evaluation.before(policy, reference, initial=config.reference.model is None)
 
     def after_step(step: Step) -> None:
@@ -113,7 +112,7 @@ def run(
             trainer.run(after_step)
     except (NonFiniteLossError, KeyboardInterrupt) as error:
         last_good = output / "last_good"
-        _save(policy, tokenizer, last_good)
+        _save(policy.model, tokenizer, last_good)
         kept = f"the weights before that step are in {last_good}"
         if isinstance(error, NonFiniteLossError):
             raise NonFiniteLossError(f"{error}; {kept}") from None
@@ -123,14 +122,15 @@ def run(
         watcher.end()
 
     after = evaluation.after(policy)
-    _save(policy, tokenizer, output)
+    _save(policy.model, tokenizer, output)
     record = {
         "prefopt": prefopt.__version__,
         "loss": loss.name,
         "seed": config.training.seed,
         "num_steps": trainer.num_steps,
         "data": {name: report.as_dict() for name, report in data.reports.items()} | {"notes": data.notes},
-        "shared_prompts": shared_prompts,
+        "shared_prompts": policy.shared_prompts,
+        "chunked_head": policy.head is not None,
         "evaluation": {"before": before, "after": after},
         "wall_seconds": round(time.time() - started, 2),
         "peak_memory_bytes": _peak_memory_bytes(),
@@ -152,8 +152,6 @@ class _Evaluation:
         rows: Sequence[Row],
         tokenizer: PreTrainedTokenizerBase,
         watcher: Watcher,
-        *,
-        shared_prompts: bool,
     ) -> None:
         self._settings = config.evaluation
         self._tokenizer = tokenizer
@@ -162,14 +160,9 @@ class _Evaluation:
         self._prompts = [row.prompt for row in rows[: config.evaluation.samples]]
         self._held_out = None
         if rows:
-            self._held_out = HeldOut(
-                rows,
-                loss,
-                tokens_per_microbatch=config.training.tokens_per_microbatch,
-                shared_prompts=shared_prompts,
-            )
+            self._held_out = HeldOut(rows, loss, tokens_per_microbatch=config.training.tokens_per_microbatch)
 
-    def before(self, policy: PreTrainedModel, reference: PreTrainedModel | None, *, initial: bool) -> dict[str, Any]:
+    def before(self, policy: Scorer, reference: Scorer | None, *, initial: bool) -> dict[str, Any]:
         if self._held_out is None:
             return {}
         if reference is not None:
@@ -178,22 +171,22 @@ class _Evaluation:
         same = reference is not None and initial
         return self._whole("before", None if same else policy) | self._samples(policy)
 
-    def after(self, policy: PreTrainedModel) -> dict[str, Any]:
+    def after(self, policy: Scorer) -> dict[str, Any]:
         return {} if self._held_out is None else self._whole("after", policy) | self._samples(policy)
 
-    def report(self, when: str, policy: PreTrainedModel) -> dict[str, Any]:
+    def report(self, when: str, policy: Scorer) -> dict[str, Any]:
         return self._whole(when, policy)
 
-    def _whole(self, when: str, policy: PreTrainedModel | None) -> dict[str, Any]:
+    def _whole(self, when: str, policy: Scorer | None) -> dict[str, Any]:
         assert self._held_out is not None
         report = self._held_out.evaluate(policy)
         self._watcher.evaluated(when, report)
         return report.as_dict()
 
-    def _samples(self, policy: PreTrainedModel) -> dict[str, Any]:
+    def _samples(self, policy: Scorer) -> dict[str, Any]:
         if not self._prompts:
             return {}
-        texts = complete(policy, self._tokenizer, self._prompts, max_new_tokens=self._settings.max_new_tokens)
+        texts = complete(policy.model, self._tokenizer, self._prompts, max_new_tokens=self._settings.max_new_tokens)
         prompts = [self._tokenizer.decode(list(prompt)) for prompt in self._prompts]
         return {
             "samples": [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
@@ -206,27 +199,36 @@ def _inputs(config: RunConfig) -> list[str]:
     return [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
 
 
-def _reference(config: RunConfig, loss: Objective, policy: PreTrainedModel) -> PreTrainedModel | None:
+def _reference(
+    config: RunConfig,
+    loss: Objective,
+    policy: Scorer,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    watcher: Watcher,
+) -> Scorer | None:
     if not loss.needs.reference:
         return None
     if config.reference.model is None:
         return copy.deepcopy(policy)
-    return load_model(config.reference.model)
+    return _prove(load_model(config.reference.model), config.reference.model, tokenizer, rows, loss, watcher)
 
 
-def _takes_trees(policy: PreTrainedModel, rows: Sequence[Row], loss: Objective, watcher: Watcher) -> bool:
-    """Compare the two longest rows as trees with the same as plain rows: a sliding window shows on long ones."""
-    sample = sorted(rows, key=lambda row: -len(row.prompt) - sum(len(c.ids) for c in row.completions))[:2]
-    trees = grow(Assembly.of(sample, loss).slots)
-    if all(len(tree.branches) == 1 for tree in trees):
-        return True
-    fits, gap = takes_trees(policy, trees)
-    if not fits:
-        watcher.say(
-            f"{type(policy).__name__} gives other log-probs on shared prompts (by up to {gap:.2g} nats): using plain "
-            "rows, slower and as exact"
-        )
-    return fits
+def _prove(
+    model: PreTrainedModel,
+    settings: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    loss: Objective,
+    watcher: Watcher,
+) -> Scorer:
+    """The model as the engine may use it, found out on the two longest rows."""
+    check_fit(model, tokenizer, settings.name)
+    longest = sorted(rows, key=lambda row: -len(row.prompt) - sum(len(own.ids) for own in row.completions))[:2]
+    scorer, notes = prove(model, grow(Assembly.of(longest, loss).slots))
+    for note in notes:
+        watcher.say(note)
+    return scorer
 
 
 def _save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

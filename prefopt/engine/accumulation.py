@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from prefopt.batch import PreferenceBatch
 from prefopt.data.row import Row
 from prefopt.data.trees import grow, prune
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.layout import lay_out
-from prefopt.engine.logps import TokenLogps, by_slot, layout_logps, score
+from prefopt.engine.logps import Scorer, TokenLogps, by_slot
 from prefopt.engine.microbatches import cut
 from prefopt.errors import NonFiniteLossError
 from prefopt.loss import LossOutput
@@ -50,15 +49,14 @@ class StepResult:
 
 
 def accumulate(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
+    policy: Scorer,
+    reference: Scorer | None,
     loss: Objective,
     rows: Sequence[Row],
     *,
     tokens_per_microbatch: int,
     backward: Backward = torch.Tensor.backward,
     state: Mapping[str, Tensor] | None = None,
-    shared_prompts: bool = True,
 ) -> StepResult:
     """Add the gradient of the loss over `rows` to the policy's parameters.
 
@@ -70,15 +68,17 @@ def accumulate(
         tokens_per_microbatch: memory budget; it changes the result only by rounding.
         backward: how a scalar is back-propagated (the accelerator's, in the trainer).
         state: the loss's state before this batch.
-        shared_prompts: False computes every completion as a plain row with its own copy of the prompt.
 
     Raises:
         NonFiniteLossError: a loss value is NaN or infinite; the message names the rows.
     """
     assembly = Assembly.of(rows, loss)
-    microbatches = cut(grow(assembly.slots), tokens_per_microbatch, shared_prompts=shared_prompts)
-    references = score(reference, microbatches) if reference is not None and loss.needs.reference else None
-    homes = [assembly.within(slot for tree in trees for slot, _ in tree.branches) for trees in microbatches]
+    trees = grow(assembly.slots)
+    references = None
+    if reference is not None and loss.needs.reference:
+        references = reference.score(trees, tokens_per_microbatch=tokens_per_microbatch)
+    microbatches = cut(trees, tokens_per_microbatch, shared_prompts=policy.shared_prompts)
+    homes = [assembly.within(slot for tree in part for slot, _ in tree.branches) for part in microbatches]
     whole = sum(map(len, homes)) == len(assembly.owners)
     one_pass = len(microbatches) == 1 or (whole and not loss.needs.coupled)
 
@@ -86,9 +86,9 @@ def accumulate(
         normalisers = _normalisers(loss, assembly)
         pieces: dict[int, Tensor] = {}
         num_tokens = 0
-        for trees, home in zip(microbatches, homes, strict=True):
-            layout = lay_out(trees, policy.device)
-            own = by_slot(layout, layout_logps(policy, layout))
+        for part, home in zip(microbatches, homes, strict=True):
+            layout = lay_out(part, policy.device)
+            own = by_slot(layout, policy(layout))
             if home:  # a ranking of equals has completions, but no loss row
                 batch = assembly.batch(own, references, loss, state, home)
                 backward(_reduce(_finite(loss(batch), assembly, home), batch, normalisers))
@@ -96,7 +96,7 @@ def accumulate(
             num_tokens += layout.num_tokens
         policies = TokenLogps.gather(pieces)
     else:
-        policies = score(policy, microbatches)
+        policies = policy.score(trees, tokens_per_microbatch=tokens_per_microbatch)
         leaf = TokenLogps(policies.values.requires_grad_(), policies.lengths)
         batch = assembly.batch(leaf, references, loss, state)
         output = _finite(loss(batch), assembly)
@@ -105,12 +105,12 @@ def accumulate(
         slopes = TokenLogps(slope, policies.lengths).split()
         live = {slot for slot, piece in enumerate(slopes) if piece.any()}
         num_tokens = 0
-        for trees in microbatches:
-            kept = [pruned for tree in trees if (pruned := prune(tree, live))]
+        for part in microbatches:
+            kept = [pruned for tree in part if (pruned := prune(tree, live))]
             if kept:
                 layout = lay_out(kept, policy.device)
                 along = torch.cat([slopes[slot] for slot in layout.slots])
-                backward(layout_logps(policy, layout) @ along)
+                backward(policy(layout) @ along)
                 num_tokens += layout.num_tokens
 
     with torch.no_grad():

@@ -5,7 +5,7 @@ Shapes: N scored tokens, S slots (completions of one optimiser batch), H hidden,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,7 +17,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from prefopt.data.trees import Tree
+from prefopt.engine.head import read_head
 from prefopt.engine.layout import Layout, lay_out
+from prefopt.engine.microbatches import cut
 
 
 @dataclass(frozen=True)
@@ -54,23 +56,55 @@ class TokenLogps:
         return cls(torch.cat(ordered), tuple(len(piece) for piece in ordered))
 
 
-def layout_logps(model: PreTrainedModel, layout: Layout) -> Tensor:
-    """[N] log-prob of every scored token of the layout, at least float32, with gradient where it is enabled."""
-    with _head_reads(model, layout):
-        logits_NV = model(**layout.model_inputs(model.dtype), use_cache=False).logits
-    if logits_NV.dtype in (torch.bfloat16, torch.float16):
-        logits_NV = logits_NV.float()
-    return -cross_entropy(logits_NV, layout.targets_N, reduction="none")
+class Scorer(nn.Module):
+    """A causal language model as the engine uses it: laid-out completions in, log-probs out.
 
+    Backbone and head both run inside `forward`, so that whatever wraps the module sees the whole computation.
 
-@torch.no_grad()
-def score(model: PreTrainedModel, microbatches: Sequence[Sequence[Tree]]) -> TokenLogps:
-    """Log-probs of every slot of the micro-batches, without gradient, in the order of the slots."""
-    pieces: dict[int, Tensor] = {}
-    for trees in microbatches:
-        layout = lay_out(trees, model.device)
-        pieces |= by_slot(layout, layout_logps(model, layout))
-    return TokenLogps.gather(pieces)
+    Attributes:
+        model: the model.
+        head: its head, computed in chunks; None: the model's own forward computes all scored logits at once.
+        shared_prompts: whether completions of one prompt are laid out as branches of one row.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, shared_prompts: bool = True, chunked_head: bool = True) -> None:
+        """Wrap a model; `prefopt.engine.parity.prove` finds out which ways it takes.
+
+        Args:
+            model: a causal language model.
+            shared_prompts: False lays every completion out as a plain row with its own copy of the prompt.
+            chunked_head: False, or a head that is no plain linear layer, leaves the logits to the model.
+        """
+        super().__init__()
+        self.model = model
+        self.shared_prompts = shared_prompts
+        self.head = read_head(model) if chunked_head else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def forward(self, layout: Layout) -> Tensor:
+        """[N] log-prob of every scored token of the layout, at least float32, nats."""
+        inputs = layout.model_inputs(self.model.dtype)
+        if self.head is not None:
+            hidden_RTH = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+            return self.head.token_logps(hidden_RTH[layout.rows_N, layout.columns_N], layout.targets_N)
+        with _head_reads(self.model, layout):
+            logits_NV = self.model(**inputs, use_cache=False).logits
+        if logits_NV.dtype in (torch.bfloat16, torch.float16):
+            logits_NV = logits_NV.float()
+        return -cross_entropy(logits_NV, layout.targets_N, reduction="none")
+
+    @torch.no_grad()
+    def score(self, trees: Iterable[Tree], *, tokens_per_microbatch: int) -> TokenLogps:
+        """Log-probs of every slot of the trees, without gradient, in the order of the slots."""
+        pieces: dict[int, Tensor] = {}
+        for microbatch in cut(trees, tokens_per_microbatch, shared_prompts=self.shared_prompts):
+            layout = lay_out(microbatch, self.device)
+            pieces |= by_slot(layout, self(layout))
+        return TokenLogps.gather(pieces)
 
 
 def by_slot(layout: Layout, values: Tensor) -> dict[int, Tensor]:
@@ -80,7 +114,7 @@ def by_slot(layout: Layout, values: Tensor) -> dict[int, Tensor]:
 
 @contextmanager
 def _head_reads(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
-    """While open, the model's own head (scaling and soft-capping included) sees only what predicts scored tokens."""
+    """While open, the model's own head sees only what predicts scored tokens."""
     head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
     def select(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""Whether a model takes the tree layout: its log-probs on a tree against those on plain rows."""
+"""What a model takes: its log-probs on shared prompts and with the chunked head, held against its own forward."""
 
 from __future__ import annotations
 
@@ -8,27 +8,54 @@ import torch
 from transformers import PreTrainedModel
 
 from prefopt.data.trees import Tree
-from prefopt.engine.logps import score
-from prefopt.engine.microbatches import cut
+from prefopt.engine.logps import Scorer
 
 # Above the rounding of one forward pass (norms round to float32 even in float64 models), far below the effect of a
-# wrong position or of branches that see each other.
+# wrong position, of branches that see each other, or of a logit cap left out.
 _TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
-def tree_gap(model: PreTrainedModel, trees: Sequence[Tree]) -> float:
-    """The largest difference, in nats, between a token's log-prob on a tree and on a plain row."""
-    together = score(model, cut(trees, 2**62))
-    alone = score(model, cut(trees, 1, shared_prompts=False))
-    return float((together.values - alone.values).abs().max())
+def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[str]]:
+    """A scorer that uses what the model was found to take, and a sentence for each thing it does not.
 
-
-def takes_trees(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[bool, float]:
-    """Whether the model gives the same log-probs on trees as on plain rows, and the gap in nats.
+    The truth is the model's own forward on plain rows. A sliding window, a recurrent layer or learned positions that
+    break show on shared prompts; an unknown treatment of logits shows with the chunked head.
 
     Args:
-        model: the policy.
-        trees: a few trees, at least one of them with two branches that differ.
+        model: a causal language model.
+        trees: a few trees, the longest of the run among them.
     """
-    gap = tree_gap(model, trees)
-    return gap <= _TOLERANCE_NATS[model.dtype], gap
+    truth = Scorer(model, shared_prompts=False, chunked_head=False)
+    fits = {}
+    notes = []
+    name = type(model).__name__
+    if all(len(tree.branches) == 1 for tree in trees):
+        fits["shared_prompts"] = True
+    else:
+        gap = _gap(Scorer(model, chunked_head=False), truth, trees)
+        fits["shared_prompts"] = gap <= _TOLERANCE_NATS[model.dtype]
+        if not fits["shared_prompts"]:
+            notes.append(
+                f"{name} gives other log-probs on shared prompts (by up to {gap:.2g} nats): using plain rows, slower "
+                "and as exact"
+            )
+    chunked = Scorer(model, shared_prompts=False)
+    if chunked.head is None:
+        fits["chunked_head"] = False
+        notes.append(f"the head of {name} is no plain linear layer: its logits are computed all at once")
+    else:
+        gap = _gap(chunked, truth, trees)
+        fits["chunked_head"] = gap <= _TOLERANCE_NATS[model.dtype]
+        if not fits["chunked_head"]:
+            notes.append(
+                f"{name} does more to its logits than the chunked head knows (by up to {gap:.2g} nats): they are "
+                "computed all at once"
+            )
+    return Scorer(model, **fits), notes
+
+
+def _gap(scorer: Scorer, truth: Scorer, trees: Sequence[Tree]) -> float:
+    """The largest difference between two log-probs of one token, in nats; NaN counts as infinite."""
+    tokens = max(tree.num_tokens for tree in trees)
+    one, other = (each.score(trees, tokens_per_microbatch=tokens) for each in (scorer, truth))
+    return float((one.values - other.values).abs().nan_to_num(nan=torch.inf).max())

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from prefopt.data.row import Row
 from prefopt.data.trees import grow
 from prefopt.engine.accumulation import evaluate_loss
 from prefopt.engine.assembly import Assembly
-from prefopt.engine.logps import TokenLogps, score
-from prefopt.engine.microbatches import cut
+from prefopt.engine.logps import Scorer, TokenLogps
 from prefopt.engine.rewards import accuracies, reward_margins
 from prefopt.evaluation.intervals import wilson
 from prefopt.weighted import Objective
@@ -53,30 +50,27 @@ class RewardReport:
 class HeldOut:
     """Held-out rows, with their reference log-probs scored once."""
 
-    def __init__(
-        self, rows: Sequence[Row], loss: Objective, *, tokens_per_microbatch: int, shared_prompts: bool = True
-    ) -> None:
-        """Cut the rows into micro-batches.
+    def __init__(self, rows: Sequence[Row], loss: Objective, *, tokens_per_microbatch: int) -> None:
+        """Grow the trees of the rows.
 
         Args:
             rows: the held-out rows, at least one.
             loss: whose rewards are measured.
             tokens_per_microbatch: memory budget.
-            shared_prompts: as in `accumulate`.
         """
-        self.rows = rows
         self._loss = loss
+        self._tokens_per_microbatch = tokens_per_microbatch
         self._assembly = Assembly.of(rows, loss)
-        self._microbatches = cut(grow(self._assembly.slots), tokens_per_microbatch, shared_prompts=shared_prompts)
+        self._trees = grow(self._assembly.slots)
         self._reference: TokenLogps | None = None
 
-    def score_reference(self, reference: PreTrainedModel) -> None:
+    def score_reference(self, reference: Scorer) -> None:
         """Keep the reference log-probs of every completion."""
-        self._reference = score(reference, self._microbatches)
+        self._reference = self._score(reference)
 
-    def evaluate(self, policy: PreTrainedModel | None) -> RewardReport:
+    def evaluate(self, policy: Scorer | None) -> RewardReport:
         """Loss, accuracy and margin of the policy; None: the reference itself is the policy."""
-        logps = self._reference if policy is None else score(policy, self._microbatches)
+        logps = self._reference if policy is None else self._score(policy)
         assert logps is not None, "score_reference comes first where the reference stands for the policy"
         total, _ = evaluate_loss(self._loss, self._assembly, logps, self._reference)
         margins = reward_margins(self._loss, self._assembly, logps, self._reference)
@@ -90,3 +84,6 @@ class HeldOut:
             interval=wilson(wins, len(margins)),
             margin=float(margins.mean()),
         )
+
+    def _score(self, scorer: Scorer) -> TokenLogps:
+        return scorer.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch)

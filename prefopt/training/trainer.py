@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from prefopt.config import TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
+from prefopt.engine.logps import Scorer
 from prefopt.engine.rewards import accuracies, reward_margins
 from prefopt.errors import ConfigError, NonFiniteLossError
 from prefopt.training.batches import batches, num_steps
@@ -36,23 +37,20 @@ class Trainer:
 
     def __init__(
         self,
-        policy: PreTrainedModel,
-        reference: PreTrainedModel | None,
+        policy: Scorer,
+        reference: Scorer | None,
         loss: Objective,
         rows: Sequence[Row],
         training: TrainingConfig,
-        *,
-        shared_prompts: bool = True,
     ) -> None:
         """Prepare a run.
 
         Args:
             policy: the model to train, in place.
-            reference: the frozen model, or None for losses that need none.
+            reference: the model to freeze, or None for losses that need none.
             loss: one loss or a weighted sum.
             rows: the training rows.
             training: batch size, optimiser, schedule, seed.
-            shared_prompts: False where the model does not take the tree layout.
 
         Raises:
             ConfigError: the run was started with several processes.
@@ -64,12 +62,11 @@ class Trainer:
         self._loss = loss
         self._rows = rows
         self._training = training
-        self._shared_prompts = shared_prompts
         self._state: Mapping[str, Tensor] = loss.initial_state()
         self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
         torch.manual_seed(training.seed)
         if training.gradient_checkpointing:
-            _enable_checkpointing(policy)
+            _enable_checkpointing(policy.model)
         optimizer = build_optimizer(policy.parameters(), training)
         scheduler = build_scheduler(optimizer, training, self.num_steps)
         self.policy, self._optimizer, self._scheduler = self._accelerator.prepare(policy, optimizer, scheduler)
@@ -100,7 +97,6 @@ class Trainer:
                 tokens_per_microbatch=self._training.tokens_per_microbatch,
                 backward=self._accelerator.backward,
                 state=self._state,
-                shared_prompts=self._shared_prompts,
             )
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"step {number}: {error}") from None

@@ -9,6 +9,7 @@ import torch
 import prefopt
 from prefopt.data.row import Completion, Row
 from prefopt.engine.accumulation import accumulate
+from prefopt.engine.logps import Scorer
 from prefopt.errors import NonFiniteLossError
 from prefopt.weighted import WeightedSum
 from tests.engine.rows import random_rows
@@ -24,9 +25,11 @@ def objective(name):
     return REGISTRY.loss(name)
 
 
-def gradient(model, reference, loss, rows, **settings):
+def gradient(model, reference, loss, rows, *, shared_prompts=True, chunked_head=True, **settings):
     model.zero_grad()
-    result = accumulate(model, reference, loss, rows, **settings)
+    ways = {"shared_prompts": shared_prompts, "chunked_head": chunked_head}
+    frozen = None if reference is None else Scorer(reference, **ways)
+    result = accumulate(Scorer(model, **ways), frozen, loss, rows, **settings)
     found = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
     return result, torch.cat(found).double()
 
@@ -50,12 +53,10 @@ def test_gradient_does_not_depend_on_the_batch_cut(name, architecture, dtype, to
     whole, truth = gradient(model, reference, loss, rows, tokens_per_microbatch=10**6)
     assert truth.norm() > 0
     for budget in BUDGETS.values():
-        for shared_prompts in (True, False):
-            shuffled = random.Random(budget).sample(rows, len(rows))
+        shuffled = random.Random(budget).sample(rows, len(rows))
+        for ways in ({}, {"shared_prompts": False}, {"chunked_head": False}):
             for batch in (rows, shuffled):
-                result, found = gradient(
-                    model, reference, loss, batch, tokens_per_microbatch=budget, shared_prompts=shared_prompts
-                )
+                result, found = gradient(model, reference, loss, batch, tokens_per_microbatch=budget, **ways)
                 assert relative(found, truth) <= tolerance
                 assert result.loss == pytest.approx(whole.loss, rel=1e-5)
 
@@ -160,4 +161,4 @@ def test_a_loss_that_is_not_finite_names_its_rows(name, budget):
         reference.get_input_embeddings().weight[poisoned] = float("nan")
     model.zero_grad()
     with pytest.raises(NonFiniteLossError, match="random row 3"):
-        accumulate(model, reference, REGISTRY.loss(name), rows, tokens_per_microbatch=budget)
+        accumulate(Scorer(model), Scorer(reference), REGISTRY.loss(name), rows, tokens_per_microbatch=budget)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from prefopt.data.trees import grow
-from prefopt.engine.logps import TokenLogps, score
-from prefopt.engine.microbatches import cut
+from prefopt.engine.logps import Scorer, TokenLogps
 from tests.engine.rows import random_rows
 from tests.models import ARCHITECTURES, tiny_model
 
@@ -28,9 +27,10 @@ def plain_logps(model):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("budget", [16, 40, 10**6])
-def test_trees_agree_with_plain_rows(architecture, budget):
+@pytest.mark.parametrize("chunked_head", [True, False])
+def test_trees_agree_with_plain_rows(architecture, budget, chunked_head):
     model = tiny_model(architecture).eval()
-    trees = score(model, cut(grow(SLOTS), budget))
+    trees = Scorer(model, chunked_head=chunked_head).score(grow(SLOTS), tokens_per_microbatch=budget)
     with torch.no_grad():
         truth = TokenLogps(plain_logps(model), trees.lengths)
     torch.testing.assert_close(trees.values.double(), truth.values, rtol=0, atol=1e-4)
@@ -40,7 +40,7 @@ def test_trees_agree_with_plain_rows(architecture, budget):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gemma2_sliding"])
 def test_plain_layout_agrees_with_plain_rows(architecture):
     model = tiny_model(architecture).eval()
-    padded = score(model, cut(grow(SLOTS), 10**6, shared_prompts=False))
+    padded = Scorer(model, shared_prompts=False).score(grow(SLOTS), tokens_per_microbatch=10**6)
     with torch.no_grad():
         torch.testing.assert_close(padded.values.double(), plain_logps(model), rtol=0, atol=1e-4)
 
@@ -49,13 +49,15 @@ def test_the_head_sees_only_what_predicts_scored_tokens():
     model = tiny_model("llama")
     shapes = []
     handle = model.get_output_embeddings().register_forward_hook(lambda _, __, output: shapes.append(output.shape))
-    score(model, cut(grow(SLOTS), 10**6))
+    Scorer(model, chunked_head=False).score(grow(SLOTS), tokens_per_microbatch=10**6)
     handle.remove()
     assert shapes == [(sum(completion.num_scored for _, completion in SLOTS), 64)]
 
 
-def test_bfloat16_models_give_float32_logps():
-    logps = score(tiny_model("llama", dtype=torch.bfloat16), cut(grow(SLOTS), 10**6))
+@pytest.mark.parametrize("chunked_head", [True, False])
+def test_bfloat16_models_give_float32_logps(chunked_head):
+    scorer = Scorer(tiny_model("llama", dtype=torch.bfloat16), chunked_head=chunked_head)
+    logps = scorer.score(grow(SLOTS), tokens_per_microbatch=10**6)
     assert logps.values.dtype == torch.float32
 
 

@@ -5,6 +5,7 @@ import torch
 
 import prefopt
 from prefopt.engine.accumulation import accumulate
+from prefopt.engine.logps import Scorer
 from prefopt.evaluation.rewards import HeldOut
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
@@ -15,8 +16,8 @@ REGISTRY = prefopt.load_registry()
 @pytest.mark.parametrize("name", ["dpo", "kto"])
 def test_a_policy_equal_to_its_reference_ties_on_every_pair(name):
     held_out = HeldOut(random_rows("pairs", 7), REGISTRY.loss(name), tokens_per_microbatch=64)
-    held_out.score_reference(tiny_model("llama"))
-    for policy in (None, tiny_model("llama")):
+    held_out.score_reference(Scorer(tiny_model("llama")))
+    for policy in (None, Scorer(tiny_model("llama"))):
         report = held_out.evaluate(policy)
         assert (report.accuracy, report.margin, report.num_pairs) == (0.5, 0.0, 7)
 
@@ -25,7 +26,7 @@ def test_a_policy_equal_to_its_reference_ties_on_every_pair(name):
 @pytest.mark.parametrize("budget", [24, 10**6])
 def test_means_over_rows_do_not_depend_on_micro_batches(name, budget):
     rows, loss = random_rows("pairs", 7), REGISTRY.loss(name)
-    policy, reference = tiny_model("gpt2", dtype=torch.float64), tiny_model("gpt2", seed=1, dtype=torch.float64)
+    policy, reference = (Scorer(tiny_model("gpt2", seed=seed, dtype=torch.float64)) for seed in (0, 1))
     held_out = HeldOut(rows, loss, tokens_per_microbatch=budget)
     held_out.score_reference(reference)
     report = held_out.evaluate(policy)
@@ -36,11 +37,11 @@ def test_means_over_rows_do_not_depend_on_micro_batches(name, budget):
 
 def test_rows_without_pairs_report_a_loss_alone():
     held_out = HeldOut(random_rows("labels", 5), REGISTRY.loss("kto"), tokens_per_microbatch=64)
-    held_out.score_reference(tiny_model("llama"))
-    report = held_out.evaluate(tiny_model("llama", seed=1)).as_dict()
+    held_out.score_reference(Scorer(tiny_model("llama")))
+    report = held_out.evaluate(Scorer(tiny_model("llama", seed=1))).as_dict()
     assert set(report) == {"loss", "num_pairs"}
 
 
 def test_rankings_count_every_pair_they_imply():
     held_out = HeldOut(random_rows("rankings", 3), REGISTRY.loss("simpo"), tokens_per_microbatch=64)
-    assert held_out.evaluate(tiny_model("llama")).num_pairs == 3 * 6
+    assert held_out.evaluate(Scorer(tiny_model("llama"))).num_pairs == 3 * 6

@@ -8,6 +8,7 @@ import torch
 import prefopt
 from prefopt.config import TrainingConfig
 from prefopt.engine.accumulation import accumulate
+from prefopt.engine.logps import Scorer
 from prefopt.errors import ConfigError, NonFiniteLossError
 from prefopt.training.trainer import Trainer
 from tests.engine.rows import random_rows
@@ -19,9 +20,9 @@ REGISTRY = prefopt.load_registry()
 def train(loss="dpo", rows=None, policy=None, **settings):
     policy = policy or tiny_model("llama")
     loss = REGISTRY.loss(loss)
-    reference = tiny_model("llama") if loss.needs.reference else None
+    reference = Scorer(tiny_model("llama")) if loss.needs.reference else None
     settings = {"batch_size": 4, "learning_rate": 1e-3, "epochs": 3, **settings}
-    trainer = Trainer(policy, reference, loss, rows or random_rows("pairs", 10), TrainingConfig(**settings))
+    trainer = Trainer(Scorer(policy), reference, loss, rows or random_rows("pairs", 10), TrainingConfig(**settings))
     steps = []
     trainer.run(lambda step: steps.append(step.metrics))
     return policy, steps
@@ -92,7 +93,7 @@ def test_each_step_uses_the_gradient_of_its_own_batch():
     policy, reference = tiny_model("llama"), tiny_model("llama")
     for _ in range(2):
         policy.zero_grad()
-        accumulate(policy, reference, loss, rows, tokens_per_microbatch=10**6)
+        accumulate(Scorer(policy), Scorer(reference), loss, rows, tokens_per_microbatch=10**6)
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter -= 1e-3 * parameter.grad
