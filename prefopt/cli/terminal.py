@@ -75,10 +75,7 @@ def in_words(report: RewardReport) -> str:
     if report.accuracy is None or report.interval is None:
         return loss
     low, high = report.interval
-    return (
-        f"reward accuracy {report.accuracy:.3f} [{low:.3f}, {high:.3f}]  margin {report.margin:+.4f}  {loss}"
-        f"  ({report.num_pairs} pairs)"
-    )
+    return f"reward accuracy {report.accuracy:.3f} [{low:.3f}, {high:.3f}]  margin {report.margin:+.4f}  {loss}"
 
 
 def _numbers(metrics: Mapping[str, Any]) -> str:
