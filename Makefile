@@ -15,7 +15,7 @@ check: test
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt plugins/example/pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[develop]'
