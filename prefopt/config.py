@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from prefopt.errors import ConfigError, nearest
 
-Section = TypeVar("Section", bound="_Section")
+# A place on disk or on the Hub.
+_Place = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 
 
 class _Section(pydantic.BaseModel):
@@ -23,7 +25,7 @@ class _Section(pydantic.BaseModel):
 class ModelConfig(_Section):
     """Which model, and how it is held in memory."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: _Place
     """A folder in Hugging Face format, or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
@@ -38,9 +40,9 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """Which rows, and what is done with those that do not fit."""
 
-    train: Annotated[str, Field(min_length=1)]
+    train: _Place
     """A .jsonl, .json or .parquet file, a folder, or a Hub id; `[a:b]` after it takes those rows."""
-    evaluation: Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=1)] | None = None
+    evaluation: _Place | Annotated[int, Field(ge=1)] | None = None
     """Held-out rows, named in the same way; or a number of rows of `train` to set aside, the same in every run."""
     max_length: int = Field(1024, ge=2)
     """Tokens of prompt and longest completion together; what exceeds it is truncated and reported."""
@@ -90,13 +92,13 @@ class TrainingConfig(_Section):
     """Steps in which the learning rate rises from 0."""
     max_grad_norm: float | None = Field(1.0, gt=0, allow_inf_nan=False)
     """Gradients of a larger L2 norm are scaled down to it; null: off."""
-    epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
+    epochs: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)
     """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after this many optimiser steps, whatever `epochs` says."""
+    """Take this many optimiser steps, whatever `epochs` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the row order and of everything else that draws."""
 
 
@@ -126,7 +128,7 @@ class RunConfig(_Section):
     """The optimisation."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured on held-out rows."""
-    output_dir: Annotated[str, Field(min_length=1)]
+    output_dir: _Place
     """Folder for the model, the resolved config, metrics.jsonl and run.json."""
     plugins: tuple[str, ...] = ()
     """Python files that register losses, besides the installed plugins."""
@@ -167,8 +169,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), plugins: Iterab
     values = _read_yaml(Path(path))
     for override in overrides:
         _set(values, override)
-    if plugins:
-        values["plugins"] = [*(values.get("plugins") or []), *plugins]
+    given = values.get("plugins") or []
+    if plugins and isinstance(given, list):
+        values["plugins"] = [*given, *plugins]
     return parse_config(values, where=str(path))
 
 
@@ -226,12 +229,13 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML, with 1e-6 read as the number it is and a key given twice refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        self.flatten_mapping(node)
+        seen: list[Any] = []
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -245,7 +249,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
         guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
         raise ConfigError(f"config file {str(path)!r} does not exist{guess}")
-    values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, not {type(values).__name__}")
     return values
@@ -275,6 +283,8 @@ def _set(values: dict[str, Any], override: str) -> None:
             below = {}
         elif isinstance(below, str) and key in ("loss", "model"):
             below = {"name": below}  # `loss.beta=0.2` after `loss: dpo`
+        elif isinstance(below, list) and key == "loss":
+            below = [{"name": part} if isinstance(part, str) else part for part in below]
         elif not isinstance(below, dict | list):
             raise ConfigError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is {below!r}, not a mapping")
         place[key] = below
@@ -282,6 +292,8 @@ def _set(values: dict[str, Any], override: str) -> None:
     value = _parse_yaml(text, f"override {override!r}")
     if isinstance(place, list):
         place[_index(place, keys[-1], override)] = value
+    elif not isinstance(place, dict):
+        raise ConfigError(f"override {override!r}: {'.'.join(keys[:-1])} is {place!r}, not a mapping")
     else:
         place[keys[-1]] = value
 
@@ -310,6 +322,13 @@ def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
+_LATER = {
+    "tracking": "metrics.jsonl holds every step",
+    "model.adapter": "this version trains all weights",
+    "reference.cache_dir": "this version has no store of reference log-probs",
+    "reference.strict": "this version has no store of reference log-probs",
+}
+
 _WANTED = {
     "bool_type": "must be true or false",
     "float_type": "must be a number",
@@ -328,10 +347,14 @@ def _explain(error: pydantic.ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    path = ".".join(str(key) for key in first["loc"])
-    section = _section_at(first["loc"][:-1])
-    key = str(first["loc"][-1])
+    # Pydantic names the member of a union as if it were a key.
+    loc = [key for key in first["loc"] if key == "model" or not str(key).startswith(("constrained-", "function-"))]
+    path = ".".join(map(str, loc))
+    section = _section_at(loc[:-1])
+    key = str(loc[-1])
     if first["type"] == "extra_forbidden":
+        if path in _LATER:
+            return f"'{path}' is not built yet: {_LATER[path]}"
         known = sorted(section.model_fields)
         near = nearest(key, known)
         guess = f"did you mean {near!r}? " if near else ""
@@ -355,5 +378,5 @@ def _section_at(keys: Sequence[int | str]) -> type[_Section]:
         "training": TrainingConfig,
         "evaluation": EvaluationConfig,
     }
-    named = [key for key in keys if isinstance(key, str)]
-    return sections[named[-1]] if named else RunConfig
+    named = [key for key in keys if key in sections]
+    return sections[str(named[-1])] if named else RunConfig

@@ -148,6 +148,11 @@ class Loss(pydantic.BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, info in cls.model_fields.items():
+            if name == "weight":
+                raise PluginError(
+                    f"loss class {cls.__name__}: a hyper-parameter 'weight' would be taken for the loss's own weight "
+                    "in a list; choose another name"
+                )
             if info.annotation in (int, float) and not _range(info):
                 raise PluginError(
                     f"loss class {cls.__name__}: hyper-parameter {name!r} has no range; "
@@ -188,13 +193,20 @@ class Loss(pydantic.BaseModel):
         output = self.values(batch)
         if isinstance(output, Tensor):
             output = LossOutput(output)
-        if output.losses.shape != batch.weights.shape:
-            raise PluginError(
-                f"loss {self.name} returned losses of shape {list(output.losses.shape)} for a batch of "
-                f"{len(batch)} rows; a loss returns one value per row and never reduces"
-            )
         metrics = {**self.rewards(batch), **output.metrics}
+        self._check_shapes(output, metrics, len(batch))
         return replace(output, metrics={name: value.detach() for name, value in metrics.items()})
+
+    def _check_shapes(self, output: LossOutput, metrics: Mapping[str, Tensor], num_rows: int) -> None:
+        found = {"losses": output.losses, **{f"metric {name!r}": value for name, value in metrics.items()}}
+        for name, (values, normaliser) in output.terms.items():
+            found |= {f"values of term {name!r}": values, f"normaliser of term {name!r}": normaliser}
+        for name, tensor in found.items():
+            if tensor.shape != (num_rows,):
+                raise PluginError(
+                    f"loss {self.name} returned {name} of shape {list(tensor.shape)} for a batch of {num_rows} rows; "
+                    "a loss returns one value per row and never reduces"
+                )
 
     def _check(self, batch: PreferenceBatch) -> None:
         needs = self.needs
@@ -262,6 +274,8 @@ def _range(info: pydantic.fields.FieldInfo) -> str:
 
 
 def _explain(cls: type[Loss], error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return f"loss {cls.name}: {error['msg'].removeprefix('Value error, ')}"
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         known = sorted(cls.model_fields)

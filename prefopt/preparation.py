@@ -82,11 +82,22 @@ def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBa
     for rows in filter(None, (data.train, data.evaluation)):
         _check_scores(rows, loss)
         _check_budget(rows, config)
-    held_out = {row.prompt for row in data.evaluation if len(row.prompt) > 1}
-    shared = len(held_out & {row.prompt for row in data.train})
-    if shared:
-        data.notes.append(f"{shared} of {len(held_out)} held-out prompts also stand in the training rows")
+    data.notes += _leaks(data)
     return data
+
+
+def _leaks(data: Prepared) -> list[str]:
+    """What the training rows give away of the held-out ones; an empty prompt (one token) gives nothing away."""
+    notes = []
+    trained = {(row.prompt, own.ids) for row in data.train for own in row.completions}
+    rows = sum(all((row.prompt, own.ids) in trained for own in row.completions) for row in data.evaluation)
+    if rows:
+        notes.append(f"{rows} of {len(data.evaluation)} held-out rows also stand in the training rows")
+    prompts = {row.prompt for row in data.evaluation if len(row.prompt) > 1}
+    shared = len(prompts & {row.prompt for row in data.train})
+    if shared:
+        notes.append(f"{shared} of {len(prompts)} held-out prompts also stand in the training rows")
+    return notes
 
 
 def _with_mismatched(part: str, rows: Sequence[Row], config: RunConfig, notes: list[str]) -> list[Row]:

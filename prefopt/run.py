@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
 from prefopt.config import ModelConfig, RunConfig, to_yaml
 from prefopt.data.row import Row
-from prefopt.data.trees import grow
+from prefopt.data.trees import largest_sequence
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
 from prefopt.engine.logps import Scorer
@@ -27,7 +29,7 @@ from prefopt.errors import NonFiniteLossError
 from prefopt.evaluation.rewards import HeldOut, RewardReport
 from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
-from prefopt.training.output import CONFIG, METRICS, RUN, MetricsLog, check_free, clear, write_json
+from prefopt.training.output import CONFIG, LAST_GOOD, METRICS, RUN, MetricsLog, check_free, clear, write_json
 from prefopt.training.trainer import Step, Trainer
 from prefopt.weighted import Objective
 
@@ -89,20 +91,23 @@ def run(
     if config.reference.model is not None and not loss.needs.reference:
         watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
 
-    clear(output)
-    (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-
-    policy = _prove(load_model(config.model), config.model, tokenizer, data.train, loss, watcher)
-    reference = _reference(config, loss, policy, tokenizer, data.train, watcher)
+    rows = [*data.train, *data.evaluation]
+    policy = _prove(load_model(config.model), config.model, tokenizer, rows, loss, watcher)
+    reference = _reference(config, loss, policy, tokenizer, rows, watcher)
     trainer = Trainer(policy, reference, loss, data.train, config.training)
     evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher)
+    for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
+        watcher.say(note)
+
+    clear(output)
+    (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     before = evaluation.before(policy, reference, initial=config.reference.model is None)
 
     def after_step(step: Step) -> None:
         metrics = dict(step.metrics)
         every = config.evaluation.every_steps
         if every and step.number % every == 0 and step.number < trainer.num_steps:
-            metrics["evaluation"] = evaluation.report(f"step {step.number}", policy)
+            metrics["evaluation"] = evaluation.whole(f"step {step.number}", policy, trainer.state)
         log.write(metrics)
         watcher.step(metrics)
 
@@ -111,9 +116,9 @@ def run(
         with MetricsLog(output / METRICS) as log:
             trainer.run(after_step)
     except (NonFiniteLossError, KeyboardInterrupt) as error:
-        last_good = output / "last_good"
+        last_good = output / LAST_GOOD
         _save(policy.model, tokenizer, last_good)
-        kept = f"the weights before that step are in {last_good}"
+        kept = f"the weights as they stood are in {last_good}"
         if isinstance(error, NonFiniteLossError):
             raise NonFiniteLossError(f"{error}; {kept}") from None
         watcher.say(kept)
@@ -121,14 +126,15 @@ def run(
     finally:
         watcher.end()
 
-    after = evaluation.after(policy)
     _save(policy.model, tokenizer, output)
+    after = evaluation.after(policy, trainer.state)
     record = {
         "prefopt": prefopt.__version__,
         "loss": loss.name,
         "seed": config.training.seed,
         "num_steps": trainer.num_steps,
-        "data": {name: report.as_dict() for name, report in data.reports.items()} | {"notes": data.notes},
+        "data": {name: report.as_dict() for name, report in data.reports.items()}
+        | {"notes": data.notes, "held_out": [row.number for row in data.evaluation]},
         "shared_prompts": policy.shared_prompts,
         "chunked_head": policy.head is not None,
         "evaluation": {"before": before, "after": after},
@@ -169,17 +175,14 @@ class _Evaluation:
             self._held_out.score_reference(reference)
         # A policy that is still its own reference has the same log-probs: one pass serves both.
         same = reference is not None and initial
-        return self._whole("before", None if same else policy) | self._samples(policy)
+        return self.whole("before", None if same else policy) | self._samples(policy)
 
-    def after(self, policy: Scorer) -> dict[str, Any]:
-        return {} if self._held_out is None else self._whole("after", policy) | self._samples(policy)
+    def after(self, policy: Scorer, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {} if self._held_out is None else self.whole("after", policy, state) | self._samples(policy)
 
-    def report(self, when: str, policy: Scorer) -> dict[str, Any]:
-        return self._whole(when, policy)
-
-    def _whole(self, when: str, policy: Scorer | None) -> dict[str, Any]:
+    def whole(self, when: str, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         assert self._held_out is not None
-        report = self._held_out.evaluate(policy)
+        report = self._held_out.evaluate(policy, state)
         self._watcher.evaluated(when, report)
         return report.as_dict()
 
@@ -193,10 +196,27 @@ class _Evaluation:
         }
 
 
+def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> list[str]:
+    """Settings that reach beyond the run they are in, a sentence each."""
+    training, evaluation = config.training, config.evaluation
+    notes = []
+    if training.warmup_steps >= num_steps:
+        notes.append(
+            f"training.warmup_steps = {training.warmup_steps}, but the run takes {num_steps} steps: the learning rate "
+            "never reaches its peak"
+        )
+    if evaluation.every_steps is not None and evaluation.every_steps >= num_steps:
+        notes.append(f"evaluation.every_steps = {evaluation.every_steps}, but the run takes {num_steps} steps")
+    if evaluation.samples > num_held_out:
+        notes.append(f"evaluation.samples = {evaluation.samples}, but only {num_held_out} rows are held out")
+    return notes
+
+
 def _inputs(config: RunConfig) -> list[str]:
     models = [config.model, config.reference.model]
     sources = [config.data.train, config.data.evaluation]
-    return [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
+    places = [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
+    return [*places, *config.plugins]
 
 
 def _reference(
@@ -223,9 +243,11 @@ def _prove(
     watcher: Watcher,
 ) -> Scorer:
     """The model as the engine may use it, found out on the two longest rows."""
-    check_fit(model, tokenizer, settings.name)
+    check_fit(model, tokenizer, settings.name, largest_sequence(rows)[0] + 1)
+    # Where the run will compute: another device has other kernels.
+    model.to(PartialState().device)
     longest = sorted(rows, key=lambda row: -len(row.prompt) - sum(len(own.ids) for own in row.completions))[:2]
-    scorer, notes = prove(model, grow(Assembly.of(longest, loss).slots))
+    scorer, notes = prove(model, Assembly.of(longest, loss).trees())
     for note in notes:
         watcher.say(note)
     return scorer

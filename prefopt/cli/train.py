@@ -8,6 +8,7 @@ import typer
 
 from prefopt.cli.options import PluginFiles
 from prefopt.config import LossConfig, RunConfig, load_config
+from prefopt.errors import ConfigError
 from prefopt.loss import Loss
 from prefopt.registry import Registry, load_registry
 from prefopt.weighted import Objective, WeightedSum
@@ -25,7 +26,10 @@ def train(
     # transformers takes seconds to import; the other commands, and a config with a typo, do without.
     settings = load_config(config, overrides or (), plugin or ())
     registry = load_registry(settings.plugins)
-    loss = build_loss(settings, registry)
+    try:
+        loss = build_loss(settings, registry)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from None
 
     from prefopt.cli.terminal import TerminalWatcher, quieten
     from prefopt.run import run

@@ -251,7 +251,10 @@ def _tools(columns: _Columns) -> list[Any] | None:
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise BadRow(f"{name} is {value!r}; it must be a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise BadRow(f"{name} is too large a number") from None
     if not math.isfinite(number):
         raise BadRow(f"{name} is {number}; it must be finite")
     return number

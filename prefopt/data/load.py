@@ -90,6 +90,8 @@ def _row(source: str, number: int, text: TextRow, whole: TokenisedRow, max_lengt
     prompt, completions = truncate(whole.prompt, whole.completions, max_length)
     if _all_equal(completions):
         raise BadRow(f"{equal(text.kind)} after truncation to {max_length} tokens")
+    if _contradict(completions):
+        raise BadRow("the same completion stands there twice, with different scores")
     if not all(completion.num_scored for completion in completions):
         raise BadRow(f"a completion has no scored token after truncation to {max_length} tokens")
     return Row(text.kind, source, number, prompt, completions, text.desirable, text.weight)
@@ -97,6 +99,11 @@ def _row(source: str, number: int, text: TextRow, whole: TokenisedRow, max_lengt
 
 def _all_equal(completions: Sequence[Completion]) -> bool:
     return len(completions) > 1 and all(other.ids == completions[0].ids for other in completions)
+
+
+def _contradict(completions: Sequence[Completion]) -> bool:
+    scores: dict[tuple[int, ...], float | None] = {}
+    return any(scores.setdefault(own.ids, own.score) != own.score for own in completions)
 
 
 def _nothing(name: str, dropped: dict[int, str]) -> str:

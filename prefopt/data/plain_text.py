@@ -73,7 +73,10 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) ->
         text: Any.
         special: Whether the tokenizer adds the special tokens it adds by itself.
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    try:
+        ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    except Exception as error:  # tokenizers raise what they like on text that is no valid Unicode
+        raise BadRow(f"the tokenizer fails on its text: {str(error) or type(error).__name__}") from error
     return list(ids)
 
 

@@ -26,19 +26,22 @@ class Tree:
         return len(self.prompt) + sum(len(completion.ids) - 1 for _, completion in self.branches)
 
 
-def grow(slots: Iterable[tuple[tuple[int, ...], Completion]]) -> list[Tree]:
-    """One tree per distinct prompt.
+def grow(slots: Iterable[tuple[tuple[int, ...], Completion]], owners: Sequence[int]) -> list[Tree]:
+    """One tree per distinct prompt; rows with an empty prompt (one token) each grow their own.
+
+    One token is not worth sharing: a tree over all such rows of a batch would pay for attention over the whole batch.
 
     Args:
         slots: (prompt ids, completion) of every slot, in order.
+        owners: the data row of every slot.
 
     Returns:
         Trees in the order in which their prompts first appear.
     """
-    branches: dict[tuple[int, ...], list[tuple[int, Completion]]] = {}
-    for slot, (prompt, completion) in enumerate(slots):
-        branches.setdefault(prompt, []).append((slot, completion))
-    return [Tree(prompt, tuple(found)) for prompt, found in branches.items()]
+    branches: dict[tuple[tuple[int, ...], int | None], list[tuple[int, Completion]]] = {}
+    for slot, ((prompt, completion), owner) in enumerate(zip(slots, owners, strict=True)):
+        branches.setdefault((prompt, owner if len(prompt) == 1 else None), []).append((slot, completion))
+    return [Tree(prompt, tuple(found)) for (prompt, _), found in branches.items()]
 
 
 def split(tree: Tree, max_tokens: int) -> Iterator[Tree]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prefopt.batch import PreferenceBatch
 from prefopt.data.row import Row
-from prefopt.data.trees import grow, prune
+from prefopt.data.trees import prune
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.layout import lay_out
 from prefopt.engine.logps import Scorer, TokenLogps, by_slot
@@ -73,7 +73,7 @@ def accumulate(
         NonFiniteLossError: a loss value is NaN or infinite; the message names the rows.
     """
     assembly = Assembly.of(rows, loss)
-    trees = grow(assembly.slots)
+    trees = assembly.trees()
     references = None
     if reference is not None and loss.needs.reference:
         references = reference.score(trees, tokens_per_microbatch=tokens_per_microbatch)
@@ -121,12 +121,20 @@ def accumulate(
 
 
 def evaluate_loss(
-    loss: Objective, assembly: Assembly, policy: TokenLogps, reference: TokenLogps | None
-) -> tuple[float, LossOutput]:
-    """The reduced loss and the output over rows whose log-probs are known."""
-    batch = assembly.batch(policy, reference, loss)
-    output = loss(batch)
-    return float(_reduce(output, batch, _totals(output, batch))), output
+    loss: Objective,
+    assembly: Assembly,
+    policy: TokenLogps,
+    reference: TokenLogps | None,
+    state: Mapping[str, Tensor] | None = None,
+) -> float:
+    """The reduced loss over rows whose log-probs are known; the loss's state is read, never changed.
+
+    Raises:
+        NonFiniteLossError: a loss value is NaN or infinite; the message names the rows.
+    """
+    batch = assembly.batch(policy, reference, loss, state)
+    output = _finite(loss(batch), assembly)
+    return float(_reduce(output, batch, _totals(output, batch)))
 
 
 def _reduce(output: LossOutput, batch: PreferenceBatch, totals: Mapping[str, Tensor]) -> Tensor:
@@ -156,8 +164,6 @@ def _finite(output: LossOutput, assembly: Assembly, loss_rows: Sequence[int] | N
     if not finite.all():
         rows = range(len(assembly.owners)) if loss_rows is None else loss_rows
         bad = [row for row, good in zip(rows, finite.tolist(), strict=True) if not good]
-        names = list(dict.fromkeys(assembly.rows[assembly.owners[row]].name for row in bad))
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        value = output.losses[~finite][0].item()
-        raise NonFiniteLossError(f"the loss is {value} on {shown}; the step was not taken")
+        names = assembly.names(assembly.owners[row] for row in bad)
+        raise NonFiniteLossError(f"the loss is {output.losses[~finite][0].item()} on {names}")
     return output

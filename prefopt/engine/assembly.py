@@ -6,15 +6,18 @@ same log-probs, so nothing is computed twice.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import torch
 from torch import Tensor
 
 from prefopt.batch import PreferenceBatch, RowKind, Tokens
 from prefopt.data.row import Completion, Row
+from prefopt.data.trees import Tree, grow
 from prefopt.engine.logps import TokenLogps
 from prefopt.errors import DataError
 from prefopt.loss import listed
@@ -48,7 +51,9 @@ class Assembly:
         kind: the kind of batch the loss reads.
         owners: the data row of each loss row.
         sides: name -> slot of each loss row on that side.
+        desirable: the label of each loss row, where the loss reads labels.
         preferred: (better slot, worse slot) of every pair in the data, whatever the loss reads.
+        starts: the first slot of each data row.
     """
 
     rows: tuple[Row, ...]
@@ -58,6 +63,7 @@ class Assembly:
     sides: Mapping[str, tuple[int, ...]]
     desirable: tuple[bool, ...]
     preferred: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: Sequence[Row], loss: Objective) -> Assembly:
@@ -68,8 +74,10 @@ class Assembly:
         sides: dict[str, list[int]] = {}
         desirable: list[bool] = []
         preferred: list[tuple[int, int]] = []
+        starts: list[int] = []
         for owner, row in enumerate(rows):
             first = len(slots)
+            starts.append(first)
             own = range(first, first + len(row.completions))
             slots += [(row.prompt, completion) for completion in row.completions]
             pairs = _pairs(row, first)
@@ -100,7 +108,22 @@ class Assembly:
             sides={name: tuple(found) for name, found in sides.items()},
             desirable=tuple(desirable),
             preferred=tuple(preferred),
+            starts=tuple(starts),
         )
+
+    def trees(self) -> list[Tree]:
+        """The trees of all slots."""
+        counts = [end - start for start, end in pairwise([*self.starts, len(self.slots)])]
+        return grow(self.slots, [row for row, count in enumerate(counts) for _ in range(count)])
+
+    def owner_of(self, pair: tuple[int, int]) -> int:
+        """The data row that a pair of slots belongs to."""
+        return bisect_right(self.starts, pair[0]) - 1
+
+    def names(self, rows: Iterable[int]) -> str:
+        """The first few of these data rows by name, for a message."""
+        names = [self.rows[row].name for row in dict.fromkeys(rows)]
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
     def within(self, slots: Iterable[int]) -> list[int]:
         """The loss rows all of whose slots are among these."""
@@ -204,7 +227,7 @@ def _pairs(row: Row, first: int) -> list[tuple[int, int]]:
         return [(first, first + 1)]
     if row.kind != "rankings":
         return []
-    scores = [completion.score or 0.0 for completion in row.completions]
+    scores = [-math.inf if completion.score is None else completion.score for completion in row.completions]
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     return [(first + i, first + j) for i, j in combinations(order, 2) if scores[i] != scores[j]]
 

@@ -26,8 +26,8 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """
     _check_place(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.name, revision=model.revision, **_gguf(model))
-    except _LOADING_ERRORS as error:
+        tokenizer = AutoTokenizer.from_pretrained(model.name, **_source(model))
+    except Exception as error:  # transformers, safetensors, the Hub and HTTP raise their own
         raise ModelError(_cannot_load("tokenizer", model, error)) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
@@ -42,7 +42,7 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
         ModelError: there is no causal language model at that place, or its weights are not complete and finite.
     """
     _check_place(model)
-    source = {"revision": model.revision, **_gguf(model)}
+    source = _source(model)
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:
         config = AutoConfig.from_pretrained(model.name, **source)
@@ -57,7 +57,7 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
             output_loading_info=True,
             **source,
         )
-    except _LOADING_ERRORS as error:
+    except Exception as error:  # transformers, safetensors, the Hub and HTTP raise their own
         raise ModelError(_cannot_load("model", model, error)) from error
     assert isinstance(loaded, PreTrainedModel)
     _check_weights(loaded, sorted(info["missing_keys"]), model.name)
@@ -79,12 +79,24 @@ def _check_weights(loaded: PreTrainedModel, missing: list[str], name: str) -> No
             raise ModelError(f"model {name!r}: weight {weight!r} holds NaN or infinite values")
 
 
-def check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer that can produce ids the model has no embedding for.
+def check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, num_tokens: int) -> None:
+    """Refuse token ids the model has no embedding for, and rows longer than it was made for.
+
+    Args:
+        model: the policy or the reference.
+        tokenizer: the policy's.
+        name: the model's name, for the message.
+        num_tokens: of the longest prompt with one completion.
 
     Raises:
-        ModelError: the vocabulary is larger than the model's.
+        ModelError: the vocabulary is larger than the model's, or a row exceeds its positions.
     """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(limit, int) and 0 < limit < num_tokens:
+        raise ModelError(
+            f"model {name!r} has {limit} positions, but the longest row has {num_tokens} tokens; set data.max_length "
+            f"to {limit} or less"
+        )
     num_embeddings = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[index]
     if len(tokenizer) > num_embeddings:
         raise ModelError(
@@ -93,11 +105,10 @@ def check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
         )
 
 
-_LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
-
-
-def _gguf(model: ModelConfig) -> dict[str, Any]:
-    return {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
+def _source(model: ModelConfig) -> dict[str, Any]:
+    # Without a word on remote code transformers asks on the terminal, and runs it on a "y".
+    found: dict[str, Any] = {"revision": model.revision, "trust_remote_code": False}
+    return found if model.gguf_file is None else {**found, "gguf_file": model.gguf_file}
 
 
 def _check_place(model: ModelConfig) -> None:

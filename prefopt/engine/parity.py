@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from prefopt.data.row import Completion
 from prefopt.data.trees import Tree
 from prefopt.engine.logps import Scorer
 
 # Above the rounding of one forward pass (norms round to float32 even in float64 models), far below the effect of a
 # wrong position, of branches that see each other, or of a logit cap left out.
 _TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+_NUM_PROOF_TOKENS = 32
 
 
 def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[str]]:
@@ -25,6 +27,7 @@ def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[s
         model: a causal language model.
         trees: a few trees, the longest of the run among them.
     """
+    trees = [_shortened(tree) for tree in trees]
     truth = Scorer(model, shared_prompts=False, chunked_head=False)
     fits = {}
     notes = []
@@ -52,6 +55,12 @@ def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[s
                 "computed all at once"
             )
     return Scorer(model, **fits), notes
+
+
+def _shortened(tree: Tree) -> Tree:
+    """Whole prompts, for what depends on length; few scored tokens, for the dense logits to stay small."""
+    branches = [(slot, own.ids[:_NUM_PROOF_TOKENS]) for slot, own in tree.branches]
+    return Tree(tree.prompt, tuple((slot, Completion(ids, (True,) * len(ids))) for slot, ids in branches))
 
 
 def _gap(scorer: Scorer, truth: Scorer, trees: Sequence[Tree]) -> float:

@@ -7,12 +7,12 @@ from math import sqrt
 _Z_95 = 1.959963984540054
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: float) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share.
 
     Args:
         successes: how many trials succeeded, 0 <= successes <= trials; a tie counts one half.
-        trials: >= 1.
+        trials: > 0; the effective number where trials have weights.
 
     Source:
         Wilson: Probable inference, the law of succession, and statistical inference, 1927, JASA 22.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from prefopt.data.row import Row
-from prefopt.data.trees import grow
 from prefopt.engine.accumulation import evaluate_loss
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.logps import Scorer, TokenLogps
-from prefopt.engine.rewards import accuracies, reward_margins
+from prefopt.engine.rewards import row_rewards
 from prefopt.evaluation.intervals import wilson
 from prefopt.weighted import Objective
 
@@ -23,10 +24,10 @@ class RewardReport:
     Attributes:
         loss: the reduced loss over all rows.
         num_pairs: pairs with a known better side; 0 for rows that hold none.
-        accuracy: share of pairs whose better completion has the higher reward, a tie counting one half; None
-            without pairs.
-        interval: the 95 % Wilson interval of `accuracy`.
-        margin: mean of reward(better) - reward(worse), in the loss's own units.
+        accuracy: weighted mean over rows of the share of pairs whose better completion has the higher reward, a tie
+            counting one half; None without pairs.
+        interval: the 95 % Wilson interval of `accuracy`, with rows (not the pairs of a ranking) as trials.
+        margin: weighted mean over rows of reward(better) - reward(worse), in the loss's own units.
     """
 
     loss: float
@@ -61,28 +62,35 @@ class HeldOut:
         self._loss = loss
         self._tokens_per_microbatch = tokens_per_microbatch
         self._assembly = Assembly.of(rows, loss)
-        self._trees = grow(self._assembly.slots)
+        self._trees = self._assembly.trees()
         self._reference: TokenLogps | None = None
 
     def score_reference(self, reference: Scorer) -> None:
         """Keep the reference log-probs of every completion."""
         self._reference = self._score(reference)
 
-    def evaluate(self, policy: Scorer | None) -> RewardReport:
-        """Loss, accuracy and margin of the policy; None: the reference itself is the policy."""
+    def evaluate(self, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> RewardReport:
+        """Loss, accuracy and margin of the policy.
+
+        Args:
+            policy: None: the reference itself is the policy.
+            state: the loss's state, read and left as it is; absent: its initial state.
+
+        Raises:
+            NonFiniteLossError: a loss or a margin is not finite; the message names the rows.
+        """
         logps = self._reference if policy is None else self._score(policy)
         assert logps is not None, "score_reference comes first where the reference stands for the policy"
-        total, _ = evaluate_loss(self._loss, self._assembly, logps, self._reference)
-        margins = reward_margins(self._loss, self._assembly, logps, self._reference)
-        if not len(margins):
+        total = evaluate_loss(self._loss, self._assembly, logps, self._reference, state)
+        rewards = row_rewards(self._loss, self._assembly, logps, self._reference)
+        if rewards is None:
             return RewardReport(total, 0)
-        wins = float(accuracies(margins).sum())
         return RewardReport(
             loss=total,
-            num_pairs=len(margins),
-            accuracy=wins / len(margins),
-            interval=wilson(wins, len(margins)),
-            margin=float(margins.mean()),
+            num_pairs=rewards.num_pairs,
+            accuracy=rewards.accuracy,
+            interval=wilson(rewards.accuracy * rewards.num_effective, rewards.num_effective),
+            margin=rewards.margin,
         )
 
     def _score(self, scorer: Scorer) -> TokenLogps:

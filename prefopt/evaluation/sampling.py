@@ -25,6 +25,8 @@ def complete(
         max_new_tokens: length limit of each completion.
     """
     end = tokenizer.eos_token_id
+    # A chat model ends its turns with a token of its own, which its generation settings name.
+    ends = {end, *_as_list(policy.generation_config.eos_token_id)} - {None}
     width = max(map(len, prompts))
     input_ids = torch.full((len(prompts), width), end if end is not None else 0)
     present = torch.zeros_like(input_ids)
@@ -38,7 +40,7 @@ def complete(
         attention_mask=present.to(policy.device),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=end,
+        eos_token_id=sorted(ends) or None,
         pad_token_id=end if end is not None else 0,
         # A model's own generation settings may hold sampling values, which greedy search would warn about.
         temperature=None,
@@ -47,3 +49,7 @@ def complete(
     )
     policy.train(was_training)
     return [str(text) for text in tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)]
+
+
+def _as_list(ids: int | list[int] | None) -> list[int | None]:
+    return [*ids] if isinstance(ids, list) else [ids]

@@ -9,13 +9,14 @@ import torch
 
 
 def num_steps(num_rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
-    """Optimiser steps of a run; the last short batch of an epoch is a step of its own.
+    """Optimiser steps of a run: `max_steps` where it is given, whatever `epochs` says.
+
+    The last short batch of an epoch is a step of its own.
 
     >>> num_steps(10, 4, epochs=2, max_steps=None)
     6
     """
-    steps = max(1, ceil(epochs * ceil(num_rows / batch_size)))
-    return steps if max_steps is None else min(steps, max_steps)
+    return max_steps or max(1, ceil(epochs * ceil(num_rows / batch_size)))
 
 
 def batches(num_rows: int, batch_size: int, *, steps: int, seed: int) -> Iterator[list[int]]:

@@ -12,7 +12,14 @@ from typing import IO, Any
 
 from prefopt.errors import ConfigError
 
-CONFIG, METRICS, RUN = "config.resolved.yaml", "metrics.jsonl", "run.json"
+CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.json", "last_good"
+
+# What a run leaves behind, the files of `save_pretrained` included.
+_WRITTEN = (
+    *(CONFIG, METRICS, RUN, "config.json", "generation_config.json", "chat_template.jinja"),
+    *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),
+)
 
 
 def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> None:
@@ -46,15 +53,18 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
 
 
 def clear(folder: Path) -> None:
-    """Make the folder, empty.
+    """Make the folder, without the files of an earlier run; what a run never writes stays.
 
     Raises:
         ConfigError: it cannot be written.
     """
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in _WRITTEN:
+            for file in folder.glob(pattern):
+                file.unlink()
+        if (folder / LAST_GOOD).exists():
+            shutil.rmtree(folder / LAST_GOOD)
     except OSError as error:
         raise ConfigError(f"output_dir {str(folder)!r} cannot be written: {error.strerror or error}") from error
 
@@ -62,7 +72,7 @@ def clear(folder: Path) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -77,7 +87,7 @@ class MetricsLog:
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one step."""
         assert self._file is not None
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
 
     def __enter__(self) -> MetricsLog:

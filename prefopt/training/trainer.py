@@ -17,11 +17,17 @@ from prefopt.config import TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
 from prefopt.engine.logps import Scorer
-from prefopt.engine.rewards import accuracies, reward_margins
-from prefopt.errors import ConfigError, NonFiniteLossError
+from prefopt.engine.rewards import row_rewards
+from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.training.batches import batches, num_steps
 from prefopt.training.optimization import build_optimizer, build_scheduler
 from prefopt.weighted import Objective
+
+_OWN_METRICS = frozenset(
+    (
+        "step loss reward_accuracy reward_margin grad_norm learning_rate num_rows num_tokens step_seconds evaluation"
+    ).split()
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,15 @@ class Trainer:
         Raises:
             ConfigError: the run was started with several processes.
         """
-        self._accelerator = Accelerator()
+        # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
+        self._accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
         processes = max(self._accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if processes > 1:
             raise ConfigError(f"the run was started with {processes} processes; this version trains in one")
         self._loss = loss
         self._rows = rows
         self._training = training
-        self._state: Mapping[str, Tensor] = loss.initial_state()
+        self.state: Mapping[str, Tensor] = loss.initial_state()
         self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
         torch.manual_seed(training.seed)
         if training.gradient_checkpointing:
@@ -96,10 +103,10 @@ class Trainer:
                 rows,
                 tokens_per_microbatch=self._training.tokens_per_microbatch,
                 backward=self._accelerator.backward,
-                state=self._state,
+                state=self.state,
             )
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"step {number}: {error}") from None
+            raise NonFiniteLossError(f"step {number}: {error}; the step was not taken") from None
         limit = self._training.max_grad_norm
         norm = self._accelerator.clip_grad_norm_(self.policy.parameters(), float("inf") if limit is None else limit)
         if not torch.isfinite(norm):
@@ -111,7 +118,7 @@ class Trainer:
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad()
-        self._state = result.output.state or self._state
+        self.state = result.output.state or self.state
         return {
             "step": number,
             "loss": result.loss,
@@ -133,11 +140,12 @@ def _enable_checkpointing(policy: PreTrainedModel) -> None:
 def _rewards(loss: Objective, result: StepResult) -> dict[str, float]:
     """Accuracy and margin where the rows hold pairs, and the weighted mean of each metric of the loss."""
     found: dict[str, float] = {}
-    margins = reward_margins(loss, result.assembly, result.policy, result.reference)
-    if len(margins):
-        found["reward_accuracy"] = float(accuracies(margins).mean())
-        found["reward_margin"] = float(margins.mean())
+    rewards = row_rewards(loss, result.assembly, result.policy, result.reference)
+    if rewards is not None:
+        found |= {"reward_accuracy": rewards.accuracy, "reward_margin": rewards.margin}
     weights = result.output.losses.new_tensor([result.assembly.rows[owner].weight for owner in result.assembly.owners])
     for name, values in result.output.metrics.items():
+        if name in _OWN_METRICS:
+            raise PluginError(f"loss {loss.name} returns a metric named {name!r}, which every step has; rename it")
         found[name] = float((weights * values).sum() / weights.sum())
     return found

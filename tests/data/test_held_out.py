@@ -23,6 +23,12 @@ def test_the_choice_is_fixed_and_spread_over_the_file():
     assert max(numbers) > 75
 
 
+def test_a_dropped_row_changes_the_choice_by_one_row_at_most():
+    numbers = {row.number for row in hold_out(ROWS, 20)[1]}
+    fewer = {row.number for row in hold_out([row for row in ROWS if row.number != min(numbers)], 20)[1]}
+    assert len(numbers - fewer) == 1
+
+
 def test_a_row_must_be_left_to_train_on():
     with pytest.raises(DataError, match="every one of the 100 rows"):
         hold_out(ROWS, 100)

@@ -80,7 +80,7 @@ model = LlamaForCausalLM(LlamaConfig(vocab_size=60_000, hidden_size=32, intermed
 scorer = Scorer(model, chunked_head=sys.argv[1] == "chunked")
 completion = Completion(tuple(range(800)), (True,) * 800)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-scorer(lay_out(grow([((1, 2), completion), ((1, 2), completion)]))).sum().backward()
+scorer(lay_out(grow([((1, 2), completion)] * 2, [0, 1]))).sum().backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,30 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
 def test_a_tokenizer_larger_than_its_model_is_refused():
     words = tokenizer("without_bos")
     with pytest.raises(ModelError, match=f"has {len(words)} tokens, but its model embeds only 64"):
-        check_fit(tiny_model("llama"), words, "mixed")
+        check_fit(tiny_model("llama"), words, "mixed", 9)
+
+
+def test_rows_beyond_the_positions_of_a_model_are_refused():
+    model = tiny_model("gpt2", vocab_size=1000)
+    with pytest.raises(ModelError, match=r"has 1024 positions.*1025 tokens.*data\.max_length to 1024"):
+        check_fit(model, tokenizer("without_bos"), "small", 1025)
+
+
+def test_code_in_a_model_folder_is_neither_run_nor_offered(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}))
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    with pytest.raises(ModelError, match="could be loaded"):
+        load_model(place(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="no model could be loaded"):
+        load_model(place(tmp_path))
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def plain_logps(model):
 @pytest.mark.parametrize("chunked_head", [True, False])
 def test_trees_agree_with_plain_rows(architecture, budget, chunked_head):
     model = tiny_model(architecture).eval()
-    trees = Scorer(model, chunked_head=chunked_head).score(grow(SLOTS), tokens_per_microbatch=budget)
+    trees = Scorer(model, chunked_head=chunked_head).score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=budget)
     with torch.no_grad():
         truth = TokenLogps(plain_logps(model), trees.lengths)
     torch.testing.assert_close(trees.values.double(), truth.values, rtol=0, atol=1e-4)
@@ -40,7 +40,7 @@ def test_trees_agree_with_plain_rows(architecture, budget, chunked_head):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gemma2_sliding"])
 def test_plain_layout_agrees_with_plain_rows(architecture):
     model = tiny_model(architecture).eval()
-    padded = Scorer(model, shared_prompts=False).score(grow(SLOTS), tokens_per_microbatch=10**6)
+    padded = Scorer(model, shared_prompts=False).score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=10**6)
     with torch.no_grad():
         torch.testing.assert_close(padded.values.double(), plain_logps(model), rtol=0, atol=1e-4)
 
@@ -49,7 +49,7 @@ def test_the_head_sees_only_what_predicts_scored_tokens():
     model = tiny_model("llama")
     shapes = []
     handle = model.get_output_embeddings().register_forward_hook(lambda _, __, output: shapes.append(output.shape))
-    Scorer(model, chunked_head=False).score(grow(SLOTS), tokens_per_microbatch=10**6)
+    Scorer(model, chunked_head=False).score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=10**6)
     handle.remove()
     assert shapes == [(sum(completion.num_scored for _, completion in SLOTS), 64)]
 
@@ -57,7 +57,7 @@ def test_the_head_sees_only_what_predicts_scored_tokens():
 @pytest.mark.parametrize("chunked_head", [True, False])
 def test_bfloat16_models_give_float32_logps(chunked_head):
     scorer = Scorer(tiny_model("llama", dtype=torch.bfloat16), chunked_head=chunked_head)
-    logps = scorer.score(grow(SLOTS), tokens_per_microbatch=10**6)
+    logps = scorer.score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=10**6)
     assert logps.values.dtype == torch.float32
 
 

@@ -10,14 +10,14 @@ from prefopt.engine.microbatches import cut
 
 @st.composite
 def slots(draw):
-    prompts = st.sampled_from([(1,), (1, 2, 3), (4,) * 9])
+    prompts = st.sampled_from([(1, 5), (1, 2, 3), (4,) * 9])
     lengths = draw(st.lists(st.tuples(prompts, st.integers(1, 12)), min_size=1, max_size=20))
     return [(prompt, Completion((7,) * length, (True,) * length)) for prompt, length in lengths]
 
 
 @given(slots(), st.integers(1, 60), st.booleans())
 def test_every_slot_is_laid_out_once_and_the_budget_holds(slots, budget, shared_prompts):
-    microbatches = cut(grow(slots), budget, shared_prompts=shared_prompts)
+    microbatches = cut(grow(slots, range(len(slots))), budget, shared_prompts=shared_prompts)
     found = sorted(slot for trees in microbatches for tree in trees for slot, _ in tree.branches)
     assert found == list(range(len(slots)))
     for trees in microbatches:
@@ -28,11 +28,11 @@ def test_every_slot_is_laid_out_once_and_the_budget_holds(slots, budget, shared_
 
 @given(slots())
 def test_a_roomy_budget_computes_each_prompt_once(slots):
-    (trees,) = cut(grow(slots), 10**9)
+    (trees,) = cut(grow(slots, range(len(slots))), 10**9)
     assert len(trees) == len({prompt for prompt, _ in slots})
 
 
 @given(slots())
 def test_plain_rows_hold_one_completion_each(slots):
-    (trees,) = cut(grow(slots), 10**9, shared_prompts=False)
+    (trees,) = cut(grow(slots, range(len(slots))), 10**9, shared_prompts=False)
     assert all(len(tree.branches) == 1 for tree in trees)

@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
 
-from prefopt.data.trees import grow
+import prefopt
+from prefopt.engine.assembly import Assembly
 from prefopt.engine.parity import prove
 from tests.engine.rows import random_rows
 from tests.models import ARCHITECTURES, tiny_model
 
-TREES = grow([(row.prompt, completion) for row in random_rows("pairs", 4) for completion in row.completions])
+TREES = Assembly.of(random_rows("pairs", 4), prefopt.get_loss("simpo")).trees()
 SHAPE = {
     "vocab_size": 64,
     "hidden_size": 32,

@@ -26,5 +26,6 @@ def test_order_depends_on_seed_and_epoch():
 
 def test_max_steps_wins_over_epochs():
     assert num_steps(100, 10, epochs=3, max_steps=7) == 7
+    assert num_steps(100, 10, epochs=1, max_steps=70) == 70
     assert num_steps(100, 10, epochs=0.25, max_steps=None) == 3
     assert num_steps(3, 10, epochs=0.1, max_steps=None) == 1
