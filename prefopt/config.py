@@ -342,8 +342,9 @@ _WANTED = {
 
 
 def _explain(error: pydantic.ValidationError) -> str:
-    # An unknown key often explains why another one is missing, so it is told first.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    # An unknown key often explains why another one is missing, so it is told first; of the members of a union, the one
+    # whose type fits says more.
+    first = min(error.errors(), key=lambda found: (found["type"] != "extra_forbidden", found["type"].endswith("_type")))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message

@@ -45,8 +45,7 @@ def check_needs(config: RunConfig, loss: Objective) -> None:
     """
     if loss.needs.reference and config.reference.mode == "none":
         raise ConfigError(f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live'")
-    if loss.needs.distribution:
-        raise ConfigError(f"loss {loss.name} needs next-token distributions, which this version does not compute")
+    _check_served(loss)
     for source in (config.data.train, config.data.evaluation):
         if isinstance(source, str):
             kind = row_kind(source)
@@ -54,6 +53,22 @@ def check_needs(config: RunConfig, loss: Objective) -> None:
                 reading(kind, loss)
             except DataError as error:
                 raise DataError(f"{source}: {error}") from None
+
+
+def _check_served(loss: Objective) -> None:
+    """Refuse a need that no batch of this version can meet."""
+    needs, rows = loss.needs, set(loss.needs.rows)
+    missing = {
+        "next-token distributions": needs.distribution is not None,
+        "rankings as they are": rows == {"rankings"},
+        "reference log-probs of demonstrations": needs.reference and rows == {"demonstrations"},
+        "scores of labelled rows or demonstrations": needs.scores and not rows & {"pairs", "rankings"},
+        "mismatched completions of rows without labels": needs.mismatched and "labels" not in rows,
+        "per-token log-probs of mismatched completions": needs.mismatched and needs.tokens,
+    }
+    for need, unmet in missing.items():
+        if unmet:
+            raise ConfigError(f"loss {loss.name} needs {need}, which this version does not provide")
 
 
 def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase) -> Prepared:

@@ -200,6 +200,11 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
     """Settings that reach beyond the run they are in, a sentence each."""
     training, evaluation = config.training, config.evaluation
     notes = []
+    if config.model.dtype in ("bfloat16", "float16"):
+        notes.append(
+            f"model.dtype = {config.model.dtype}: weights are updated in that precision too, where steps below about "
+            "a thousandth of a weight are lost; small learning rates need float32"
+        )
     if training.warmup_steps >= num_steps:
         notes.append(
             f"training.warmup_steps = {training.warmup_steps}, but the run takes {num_steps} steps: the learning rate "

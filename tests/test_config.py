@@ -95,6 +95,13 @@ def test_plugin_files_are_appended_to_the_configs_own(config_file):
         ("reference={mode: none, model: gpt2}", ["reference.model has no effect", "'none'"]),
         ("training={scheduler: constant, warmup_steps: 3}", ["warmup_steps = 3", "'constant_with_warmup'"]),
         ("evaluation.max_new_tokens=3", ["has no effect without evaluation.samples"]),
+        ("data.evaluation=0", ["data.evaluation = 0", "greater than or equal to 1"]),
+        ("plugins=[1]", ["plugins.0 = 1", "must be text"]),
+        ("plugins=5", ["plugins = 5", "must be a list"]),
+        ("model={{a: 1}: 2}", ["not valid YAML"]),
+        ("training.seed=100000000000000", ["training.seed", "less than 4294967296"]),
+        ("tracking={}", ["'tracking' is not built yet"]),
+        ("reference.strict=true", ["'reference.strict' is not built yet"]),
         ("nonsense", ["'nonsense'", "key.path=value"]),
         ("data.train.x=1", ["data.train is 'pairs.jsonl', not a mapping"]),
         ("training.seed={", ["not valid YAML"]),
@@ -109,6 +116,28 @@ def test_a_bad_setting_is_one_sentence(config_file, override, told):
 @pytest.mark.parametrize("key", ["every_steps", "samples"])
 def test_evaluation_settings_need_held_out_rows(config_file, key):
     assert "set data.evaluation" in message(config_file, "data.evaluation=null", f"evaluation.{key}=2")
+
+
+def test_a_file_that_is_no_text_is_one_sentence(config_file):
+    config_file.write_bytes("model: caf\u00e9".encode("latin-1"))
+    assert "not UTF-8 text" in message(config_file)
+
+
+def test_merge_keys_of_yaml_work(config_file):
+    config_file.write_text("model: &base {name: gpt2}\nreference: {model: {<<: *base, dtype: bfloat16}}\n" + TEXT[13:])
+    assert load_config(config_file).reference.model.name == "gpt2"
+
+
+def test_a_home_folder_is_spelled_out(config_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load_config(config_file, ["output_dir=~/runs", "model=~/model", "data.train=~/pairs.jsonl"])
+    assert (config.output_dir, config.model.name) == ("/home/someone/runs", "/home/someone/model")
+    assert config.data.train == "/home/someone/pairs.jsonl"
+
+
+def test_an_override_reaches_into_short_forms_of_a_list(config_file):
+    config = load_config(config_file, ["loss=[dpo, sft]", "loss.1.weight=0.1"])
+    assert [(part.name, part.weight) for part in config.loss] == [("dpo", 1.0), ("sft", 0.1)]
 
 
 def test_a_missing_file_suggests_its_neighbour(config_file):

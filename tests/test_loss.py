@@ -230,3 +230,30 @@ def test_losses_from_terms_are_the_sum_of_their_values():
 def test_output_without_terms_is_one_term_with_normaliser_one():
     ((name, (values, normaliser)),) = prefopt.LossOutput(-torch.ones(2)).all_terms().items()
     assert (name, values.tolist(), normaliser.tolist()) == ("loss", [-1, -1], [1, 1])
+
+
+def test_a_term_of_another_shape_is_refused():
+    class Reduced(prefopt.PairLoss):
+        name = "reduced"
+
+        def values(self, batch):
+            losses = batch.chosen.policy
+            return prefopt.LossOutput(losses, terms={"all": (losses.sum(), torch.ones_like(losses))})
+
+        def reward(self, completions):
+            return completions.policy
+
+    logps = torch.tensor([-1.0, -2.0])
+    batch = prefopt.PreferenceBatch.from_pairs(
+        policy_chosen=logps, policy_rejected=logps, chosen_lengths=-logps, rejected_lengths=-logps
+    )
+    with pytest.raises(prefopt.PluginError, match=r"values of term 'all' of shape \[\] for a batch of 2 rows"):
+        Reduced()(batch)
+
+
+def test_a_hyperparameter_named_weight_is_refused():
+    with pytest.raises(prefopt.PluginError, match="'weight' would be taken"):
+
+        class Weighted(prefopt.PairLoss):
+            name = "weighted"
+            weight: float = prefopt.field(1.0, gt=0)

@@ -25,6 +25,7 @@ ORDER = [
     {"registry"},
     {"testing"},
     {"config"},
+    {"objective"},
     {"data"},
     {"engine"},
     {"reference"},

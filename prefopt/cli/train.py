@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from prefopt.cli.options import PluginFiles
-from prefopt.config import LossConfig, RunConfig, load_config
+from prefopt.config import load_config
 from prefopt.errors import ConfigError
-from prefopt.loss import Loss
-from prefopt.registry import Registry, load_registry
-from prefopt.weighted import Objective, WeightedSum
+from prefopt.objective import build_loss, provenance
+from prefopt.registry import load_registry
 
 
 def train(
@@ -37,29 +36,8 @@ def train(
     quieten()
     watcher = TerminalWatcher()
     try:
-        run(settings, loss, overwrite=overwrite, watcher=watcher, provenance=_provenance(settings, registry))
+        run(settings, loss, overwrite=overwrite, watcher=watcher, provenance=provenance(settings, registry))
     except KeyboardInterrupt:
         watcher.say("interrupted")
         raise typer.Exit(130) from None
     watcher.say(f"wrote   {settings.output_dir}")
-
-
-def build_loss(settings: RunConfig, registry: Registry) -> Objective:
-    """The loss the config names, or the weighted sum of its parts.
-
-    Raises:
-        UnknownNameError: no plugin registers a name.
-        ConfigError: a hyper-parameter is not valid, or the parts do not go together.
-    """
-    if len(settings.loss) == 1 and settings.loss[0].weight == 1:
-        return _build(settings.loss[0], registry)
-    return WeightedSum(tuple((part.weight, _build(part, registry)) for part in settings.loss))
-
-
-def _build(part: LossConfig, registry: Registry) -> Loss:
-    return registry.loss(part.name, **part.hyperparameters)
-
-
-def _provenance(settings: RunConfig, registry: Registry) -> dict[str, str]:
-    plugins = [registry.plugin_of(part.name) for part in settings.loss]
-    return {plugin.name: plugin.version for plugin in plugins}

@@ -176,7 +176,7 @@ def _check_texts(kind: RowKind, prompt: Text, completions: Sequence[Text]) -> No
             raise BadRow(f"{sorts}; they must be of one sort")
         if isinstance(completion, list):
             _check_answer(name, completion[-1])
-        elif isinstance(completion, str) and not completion.strip():
+        elif not completion or (isinstance(completion, str) and not completion.strip()):
             raise BadRow(f"{name} is empty")
     if len(completions) > 1 and all(completion == completions[0] for completion in completions):
         raise BadRow(equal(kind))

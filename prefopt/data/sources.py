@@ -190,8 +190,12 @@ class _Parquet:
     path: Path
 
     def __iter__(self) -> Iterator[RawRow]:
-        for batch in self._open().iter_batches():
-            yield from batch.to_pylist()
+        file = self._open()
+        try:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+        except (OSError, ValueError) as error:  # a damaged page is found when it is read
+            raise DataError(f"{str(self.path)!r} is damaged: {error}") from error
 
     def __len__(self) -> int:
         return int(self._open().metadata.num_rows)
@@ -251,6 +255,8 @@ def _parse(line: bytes) -> RawRow:
         return f"is not JSON: {error.msg} at column {error.colno}"
     except ValueError as error:
         return f"is not JSON: {error}"
+    except RecursionError:
+        return "is not JSON that can be read: it is nested too deeply"
 
 
 def _refuse_constant(name: str) -> float:

@@ -26,7 +26,7 @@ def read_text(name: str, value: object, *, ids_only: bool) -> Text:
     if isinstance(value, str) and not ids_only:
         return value
     if isinstance(value, (list, tuple)):
-        if not value:
+        if not value and not ids_only:
             raise BadRow(f"{name} is an empty list")
         if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
             return tuple(value)

@@ -72,7 +72,7 @@ class RowTokenizer:
             prompt, ids, scored, shifted = self._chat.split(row.prompt, turns, row.tools)
         else:
             given = cast("tuple[Ids, ...]", row.completions)
-            prompt, ids, shifted = list(row.prompt), [list(completion) for completion in given], False
+            prompt, ids, shifted = list(row.prompt) or self._start(), [list(own) for own in given], False
             self._check_vocabulary(prompt, *ids)
         completions = tuple(
             Completion(tuple(tokens), tuple(flags), score)
@@ -81,6 +81,12 @@ class RowTokenizer:
             )
         )
         return TokenisedRow(tuple(prompt), completions, shifted)
+
+    def _start(self) -> list[int]:
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return [token]
+        raise BadRow("its prompt is empty, and the tokenizer has neither BOS nor EOS to stand for it")
 
     def _check_vocabulary(self, *sequences: list[int]) -> None:
         for token in (token for sequence in sequences for token in sequence):

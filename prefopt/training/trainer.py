@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -62,7 +63,9 @@ class Trainer:
             ConfigError: the run was started with several processes.
         """
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
-        self._accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
+        self._accelerator = Accelerator(
+            mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1)
+        )
         processes = max(self._accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if processes > 1:
             raise ConfigError(f"the run was started with {processes} processes; this version trains in one")

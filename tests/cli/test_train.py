@@ -166,7 +166,7 @@ class TestMistakes:
         [
             ("loss=dpoo", ["unknown loss 'dpoo'", "did you mean 'dpo'?", "available: dpo, ipo"]),
             ("los=dpo", ["unknown key 'los'", "did you mean 'loss'?"]),
-            ("loss.beta=-1", ["beta = -1", "greater than 0", "default 0.1"]),
+            ("loss.beta=-1", ["run.yaml: loss dpo: beta = -1", "greater than 0", "default 0.1"]),
             ("loss.betta=1", ["'betta'", "did you mean 'beta'"]),
             ("data.train=rowz.jsonl", ["rowz.jsonl"]),
             ("model=/nowhere/at/all", ["model folder '/nowhere/at/all' does not exist"]),
@@ -234,6 +234,42 @@ class TestMistakes:
         assert prefopt("train", config).code == 0
         assert prefopt("train", config, "--overwrite", "data.train=rowz.jsonl").code != 0
         assert (tmp_path / "out" / "run.json").exists()
+
+    def test_the_old_run_stays_until_every_model_is_loaded(self, prefopt, write_config, pairs, tmp_path):
+        config = write_config(pairs)
+        assert prefopt("train", config).code == 0
+        assert prefopt("train", config, "--overwrite", "reference.model=/nowhere/x").code != 0
+        assert (tmp_path / "out" / "model.safetensors").exists()
+
+    def test_weights_that_diverge_in_the_last_step_are_no_tie(self, prefopt, write_config, pairs):
+        settings = ["training.learning_rate=1e30", "training.max_steps=1", "training.max_grad_norm=null"]
+        outcome = prefopt("train", write_config(pairs, data={"evaluation": 3}), *settings)
+        assert "rows.jsonl row" in outcome.error
+
+    def test_a_need_that_no_batch_meets_is_refused_before_anything_loads(self, prefopt, write_config, pairs, tmp_path):
+        plugin = tmp_path / "mine.py"
+        plugin.write_text(
+            "import prefopt\n"
+            "class Ranks(prefopt.RankingLoss):\n"
+            "    name = 'ranks'\n"
+            "    def values(self, batch): return batch.completions.policy.sum(1)\n"
+            "    def reward(self, completions): return completions.policy\n"
+            "@prefopt.hookimpl\n"
+            "def prefopt_register_losses(): return [Ranks]\n"
+        )
+        outcome = prefopt("train", write_config(pairs, model="/nowhere/x"), "loss=ranks", "--plugin", plugin)
+        assert "loss ranks needs rankings as they are" in outcome.error
+
+    def test_settings_beyond_the_run_get_a_line(self, prefopt, write_config, pairs):
+        settings = ["training.warmup_steps=100", "evaluation.every_steps=50", "evaluation.samples=9"]
+        outcome = prefopt("train", write_config(pairs, data={"evaluation": 3}), *settings)
+        for words in ("training.warmup_steps = 100", "evaluation.every_steps = 50", "evaluation.samples = 9"):
+            assert words in outcome.err
+
+    def test_held_out_rows_that_are_trained_on_are_told(self, prefopt, write_config, pairs, write_rows, pair_rows):
+        other = write_rows(pair_rows[:2], "held_out.jsonl")
+        outcome = prefopt("train", write_config(pairs, data={"evaluation": str(other)}))
+        assert "2 of 2 held-out rows also stand in the training rows" in outcome.err
 
     def test_a_loss_that_is_not_finite_names_rows_and_saves_the_last_good_weights(
         self, prefopt, write_config, pairs, tmp_path

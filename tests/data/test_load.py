@@ -280,3 +280,18 @@ def test_max_length_holds_a_prompt_and_a_completion(plain, max_length):
 def test_every_report_is_json(plain):
     _, report = load_rows([*PAIRS, {}], plain, max_length=6, on_bad_row="skip")
     assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
+
+
+def test_the_same_completion_with_two_scores_is_a_bad_row():
+    row = {"prompt": "a", "completions": [" b", " b", " c"], "scores": [3, 2, 1]}
+    with pytest.raises(DataError, match="the same completion stands there twice, with different scores"):
+        load_rows([row], tokenizer("adds_bos"), max_length=64)
+
+
+def test_text_that_is_no_unicode_is_a_bad_row():
+    good = {"prompt": "a", "chosen": " b", "rejected": " c"}
+    rows, report = load_rows(
+        [good, {**good, "chosen": "\ud83d"}], tokenizer("adds_bos"), max_length=64, on_bad_row="skip"
+    )
+    assert len(rows) == 1
+    assert "the tokenizer fails on its text" in report.dropped[2]

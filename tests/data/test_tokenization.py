@@ -2,6 +2,7 @@ import pytest
 
 from prefopt.data.bad_row import BadRow
 from prefopt.data.columns import read_row
+from prefopt.data.load import load_rows
 from prefopt.data.row import Completion
 from prefopt.data.tokenization import RowTokenizer
 from prefopt.errors import DataError
@@ -49,3 +50,12 @@ def test_text_longer_than_the_tokenizers_own_limit_is_not_cut():
     whole = ids_of({"prompt": "the " * 50, "completion": "sky " * 50}, own)
     assert len(whole.prompt) > 50
     assert len(whole.completions[0].ids) > 50
+
+
+def test_an_empty_prompt_of_ids_is_bos_as_an_empty_text_is():
+    words = tokenizer("adds_bos")
+    text, _ = load_rows([{"prompt": "", "chosen": "the sky", "rejected": "the sea"}], words, max_length=64)
+    chosen, rejected = (list(own.ids) for own in text[0].completions)
+    ids, _ = load_rows([{"prompt_ids": [], "chosen_ids": chosen, "rejected_ids": rejected}], words, max_length=64)
+    assert ids[0].prompt == text[0].prompt == (words.bos_token_id,)
+    assert ids[0].completions == text[0].completions

@@ -56,3 +56,23 @@ def test_json_is_written_whole(tmp_path):
     write_json(tmp_path / "run.json", {"a": "ü"})
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"a": "ü"}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
+    (tmp_path / "last_good").mkdir()
+    for name in (
+        CONFIG,
+        "metrics.jsonl",
+        "model-00001-of-00002.safetensors",
+        "tokenizer.json",
+        "last_good/config.json",
+    ):
+        (tmp_path / name).write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_number_that_is_no_json_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "run.json", {"loss": float("nan")})

@@ -128,3 +128,22 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes"):
         train()
+
+
+def test_no_variable_of_a_launcher_changes_the_gradient(monkeypatch):
+    plain = train(max_steps=1)[1][0]["grad_norm"]
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert train(max_steps=1)[1][0]["grad_norm"] == plain
+
+
+def test_a_metric_of_a_loss_cannot_take_the_name_of_ours():
+    class Shadow(REGISTRY.loss_class("dpo")):
+        def values(self, batch):
+            losses = super().values(batch)
+            return prefopt.LossOutput(losses, metrics={"loss": losses})
+
+    policy, reference = (Scorer(tiny_model("llama")) for _ in range(2))
+    trainer = Trainer(policy, reference, Shadow(), random_rows("pairs", 4), TrainingConfig())
+    with pytest.raises(prefopt.PluginError, match="metric named 'loss'"):
+        trainer.run(lambda step: None)
