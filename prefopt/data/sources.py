@@ -29,6 +29,7 @@ class _Table(Protocol):
     def __len__(self) -> int: ...
 
 
+_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 _FILES = (".jsonl", ".json", ".parquet")
 _DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
@@ -136,10 +137,27 @@ def _folder(path: Path, split: str | None) -> _Table:
         import datasets
 
         return _Dataset(datasets.load_from_disk(str(path)))
-    files = sorted(file for suffix in ("*.jsonl", "*.parquet") for file in path.glob(suffix))
+    files = sorted(file for file in path.rglob("*") if file.suffix in _FILES and file.is_file())
     if not files:
-        raise DataError(f"the folder {str(path)!r} holds no saved dataset and no .jsonl or .parquet file")
-    return _Chain([_file(file) for file in files])
+        raise DataError(f"the folder {str(path)!r} holds no saved dataset and no file of rows ({', '.join(_FILES)})")
+    splits = sorted({_split_of(file) for file in files} - {None}, key=str)
+    if split is None and len(splits) > 1:
+        raise DataError(
+            f"the folder {str(path)!r} holds the splits {', '.join(map(str, splits))}; name one, as in "
+            f"'{path}:{splits[-1]}'"
+        )
+    chosen = files if split is None else [file for file in files if _split_of(file) == split]
+    if not chosen:
+        raise DataError(
+            f"the folder {str(path)!r} has no split {split!r}; it has: {', '.join(map(str, splits)) or 'none'}"
+        )
+    return _Chain([_file(file) for file in chosen])
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file's name begins with, as in `train-00000-of-00002.parquet`."""
+    first = re.split(r"[-_.]", file.stem)[0]
+    return first if first in _SPLITS else None
 
 
 def _hub(name: str) -> _Table:

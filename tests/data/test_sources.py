@@ -63,7 +63,7 @@ def test_a_folder_of_files_is_read_in_sorted_order(tmp_path):
 
 
 def test_a_folder_without_rows_says_so(tmp_path):
-    with pytest.raises(DataError, match=r"holds no saved dataset and no \.jsonl or \.parquet file"):
+    with pytest.raises(DataError, match=r"holds no saved dataset and no file of rows"):
         read_rows(str(tmp_path))
 
 
@@ -213,3 +213,14 @@ def test_row_kind_of_nothing_usable_names_the_first_row():
 def test_row_kind_of_an_empty_source():
     with pytest.raises(DataError, match=r"^list has no rows$"):
         row_kind([])
+
+
+def test_the_splits_of_a_folder_are_kept_apart(tmp_path):
+    for split, text in (("train-00000", "a"), ("train-00001", "b"), ("test", "c")):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"prompt": "p", "chosen": text, "rejected": "z"}) + "\n")
+    chosen = [row["chosen"] for _, row in read_rows(f"{tmp_path}:train")]
+    assert chosen == ["a", "b"]
+    with pytest.raises(DataError, match="holds the splits test, train; name one"):
+        list(read_rows(str(tmp_path)))
+    with pytest.raises(DataError, match="has no split 'nonsense'; it has: test, train"):
+        list(read_rows(f"{tmp_path}:nonsense"))
