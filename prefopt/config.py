@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,15 @@ class EvaluationConfig(_Section):
     """Length limit of those completions."""
 
 
+class PluginConfig(_Section):
+    """A Python file that registers losses."""
+
+    path: _Place
+    """The file."""
+    sha256: str | None = None
+    """Digest of the file; the resolved config records it, and a file with another one is refused."""
+
+
 class RunConfig(_Section):
     """A whole run."""
 
@@ -130,8 +140,8 @@ class RunConfig(_Section):
     """What is measured on held-out rows."""
     output_dir: _Place
     """Folder for the model, the resolved config, metrics.jsonl and run.json."""
-    plugins: tuple[str, ...] = ()
-    """Python files that register losses, besides the installed plugins."""
+    plugins: tuple[PluginConfig, ...] = ()
+    """Python files that register losses, besides the installed plugins: paths, or mappings with `path`."""
 
     @pydantic.model_validator(mode="after")
     def _go_together(self) -> RunConfig:
@@ -191,6 +201,25 @@ def parse_config(values: Mapping[str, Any], *, where: str = "config") -> RunConf
         raise ConfigError(f"{where}: {_explain(error)}") from None
 
 
+def with_digests(config: RunConfig) -> RunConfig:
+    """The config with the digest of every plugin file.
+
+    Raises:
+        ConfigError: a file is not the one whose digest the config names.
+    """
+    plugins = []
+    for plugin in config.plugins:
+        path = Path(plugin.path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        if plugin.sha256 not in (None, digest):
+            raise ConfigError(
+                f"plugin file {plugin.path!r} is not the one the config names: its sha256 is {digest}, "
+                f"not {plugin.sha256}"
+            )
+        plugins.append(plugin.model_copy(update={"sha256": digest}))
+    return config.model_copy(update={"plugins": tuple(plugins)})
+
+
 def as_values(config: RunConfig) -> dict[str, Any]:
     """The resolved config as plain values, every default spelled out; `parse_config` reads it back."""
     values = config.model_dump(mode="json")
@@ -219,6 +248,7 @@ def json_schema() -> dict[str, Any]:
     model = {"$ref": "#/$defs/ModelConfig"}
     description = properties["model"].get("description", "")
     properties["model"] = {"anyOf": [{"type": "string"}, model], "description": description}
+    properties["plugins"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/PluginConfig"}]}
     reference = definitions["ReferenceConfig"]["properties"]["model"]
     reference["anyOf"] = [{"type": "string"}, *reference["anyOf"]]
     schema["title"] = "prefopt run"
@@ -318,7 +348,7 @@ def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(loss, list | tuple):
         full["loss"] = tuple({"name": part} if isinstance(part, str) else part for part in loss)
     if isinstance(full.get("plugins"), list):
-        full["plugins"] = tuple(full["plugins"])
+        full["plugins"] = tuple({"path": file} if isinstance(file, str) else file for file in full["plugins"])
     return full
 
 
@@ -375,6 +405,7 @@ def _section_at(keys: Sequence[int | str]) -> type[_Section]:
         "model": ModelConfig,
         "data": DataConfig,
         "loss": LossConfig,
+        "plugins": PluginConfig,
         "reference": ReferenceConfig,
         "training": TrainingConfig,
         "evaluation": EvaluationConfig,

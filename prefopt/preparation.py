@@ -13,7 +13,7 @@ from prefopt.data.load import load_rows
 from prefopt.data.mismatch import add_mismatched
 from prefopt.data.report import DataReport
 from prefopt.data.row import Row
-from prefopt.data.sources import row_kind
+from prefopt.data.sources import Source, row_kind, source_name
 from prefopt.data.trees import largest_sequence
 from prefopt.engine.assembly import reading
 from prefopt.errors import ConfigError, DataError
@@ -36,8 +36,13 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def check_needs(config: RunConfig, loss: Objective) -> None:
+def check_needs(config: RunConfig, loss: Objective, train: Source) -> None:
     """What can be told before a tokenizer loads: the kind of the rows, and whether there is a reference.
+
+    Args:
+        config: the run's settings.
+        loss: the loss they name.
+        train: the rows to train on.
 
     Raises:
         ConfigError: the settings withhold what the loss needs.
@@ -46,13 +51,15 @@ def check_needs(config: RunConfig, loss: Objective) -> None:
     if loss.needs.reference and config.reference.mode == "none":
         raise ConfigError(f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live'")
     _check_served(loss)
-    for source in (config.data.train, config.data.evaluation):
-        if isinstance(source, str):
-            kind = row_kind(source)
-            try:
-                reading(kind, loss)
-            except DataError as error:
-                raise DataError(f"{source}: {error}") from None
+    sources: list[Source] = [train]
+    if isinstance(config.data.evaluation, str):
+        sources.append(config.data.evaluation)
+    for source in sources:
+        kind = row_kind(source)
+        try:
+            reading(kind, loss)
+        except DataError as error:
+            raise DataError(f"{source_name(source)}: {error}") from None
 
 
 def _check_served(loss: Objective) -> None:
@@ -71,8 +78,14 @@ def _check_served(loss: Objective) -> None:
             raise ConfigError(f"loss {loss.name} needs {need}, which this version does not provide")
 
 
-def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase, train: Source) -> Prepared:
     """Load the rows, set held-out ones aside, find mismatched completions, and check what the engine relies on.
+
+    Args:
+        config: the run's settings.
+        loss: the loss they name.
+        tokenizer: the policy's.
+        train: the rows to train on.
 
     Raises:
         ConfigError: a row does not fit the token budget.
@@ -80,20 +93,20 @@ def prepare(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBa
     """
     data, settings = Prepared([], []), config.data
 
-    def load(source: str) -> tuple[list[Row], DataReport]:
+    def load(source: Source) -> tuple[list[Row], DataReport]:
         return load_rows(source, tokenizer, max_length=settings.max_length, on_bad_row=settings.on_bad_row)
 
-    data.train, data.reports["train"] = load(settings.train)
+    data.train, data.reports["train"] = load(train)
     if isinstance(settings.evaluation, int):
         data.train, data.evaluation = hold_out(data.train, settings.evaluation)
-        data.notes.append(f"{len(data.evaluation)} rows of {settings.train} are held out for evaluation")
+        data.notes.append(f"{len(data.evaluation)} rows of {source_name(train)} are held out for evaluation")
     elif settings.evaluation is not None:
         data.evaluation, data.reports["evaluation"] = load(settings.evaluation)
 
     if loss.needs.mismatched:
         data.train = _with_mismatched("training", data.train, config, data.notes)
         data.evaluation = _with_mismatched("held-out", data.evaluation, config, data.notes)
-    _check_labels(settings.train, data.train, loss)
+    _check_labels(source_name(train), data.train, loss)
     for rows in filter(None, (data.train, data.evaluation)):
         _check_scores(rows, loss)
         _check_budget(rows, config)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import prefopt
 from prefopt.config import ModelConfig, RunConfig, to_yaml
 from prefopt.data.row import Row
+from prefopt.data.sources import Source
 from prefopt.data.trees import largest_sequence
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
@@ -57,6 +58,7 @@ def run(
     config: RunConfig,
     loss: Objective,
     *,
+    train: Source | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -66,6 +68,7 @@ def run(
     Args:
         config: the validated config.
         loss: the loss it names, built by the registry.
+        train: rows in memory or a `datasets.Dataset`, in place of the config's `data.train`.
         overwrite: replace an earlier run in `output_dir`.
         watcher: is told of progress.
         provenance: plugin -> version, kept in run.json.
@@ -80,9 +83,10 @@ def run(
     watcher = watcher or Watcher()
     output = Path(config.output_dir)
     check_free(output, overwrite=overwrite, inputs=_inputs(config))
-    check_needs(config, loss)
+    source = config.data.train if train is None else train
+    check_needs(config, loss, source)
     tokenizer = load_tokenizer(config.model)
-    data = prepare(config, loss, tokenizer)
+    data = prepare(config, loss, tokenizer, source)
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
@@ -221,7 +225,7 @@ def _inputs(config: RunConfig) -> list[str]:
     models = [config.model, config.reference.model]
     sources = [config.data.train, config.data.evaluation]
     places = [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
-    return [*places, *config.plugins]
+    return [*places, *(plugin.path for plugin in config.plugins)]
 
 
 def _reference(

@@ -54,7 +54,7 @@ def test_resolved_config_reads_back_as_itself(config_file):
         ("training.max_grad_norm=null", lambda config: config.training.max_grad_norm is None),
         ("data.evaluation=64", lambda config: config.data.evaluation == 64),
         ("model.dtype=bfloat16", lambda config: config.model.dtype == "bfloat16" and config.model.name == "gpt2"),
-        ("plugins=[a.py]", lambda config: config.plugins == ("a.py",)),
+        ("plugins=[a.py]", lambda config: config.plugins[0].path == "a.py"),
         ("reference.model=gpt2-xl", lambda config: config.reference.model.name == "gpt2-xl"),
         ("data.train=a=b.jsonl", lambda config: config.data.train == "a=b.jsonl"),
     ],
@@ -70,7 +70,8 @@ def test_an_override_reaches_into_a_list(config_file):
 
 
 def test_plugin_files_are_appended_to_the_configs_own(config_file):
-    assert load_config(config_file, ["plugins=[a.py]"], ["b.py"]).plugins == ("a.py", "b.py")
+    config = load_config(config_file, ["plugins=[a.py]"], ["b.py"])
+    assert [plugin.path for plugin in config.plugins] == ["a.py", "b.py"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_plugin_files_are_appended_to_the_configs_own(config_file):
         ("training={scheduler: constant, warmup_steps: 3}", ["warmup_steps = 3", "'constant_with_warmup'"]),
         ("evaluation.max_new_tokens=3", ["has no effect without evaluation.samples"]),
         ("data.evaluation=0", ["data.evaluation = 0", "greater than or equal to 1"]),
-        ("plugins=[1]", ["plugins.0 = 1", "must be text"]),
+        ("plugins=[1]", ["plugins.0 = 1", "mapping"]),
         ("plugins=5", ["plugins = 5", "must be a list"]),
         ("model={{a: 1}: 2}", ["not valid YAML"]),
         ("training.seed=100000000000000", ["training.seed", "less than 4294967296"]),

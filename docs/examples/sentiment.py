@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         # Whatever is mistyped is told now, not after a minute of sampling.
         config = load_config(CONFIG, overrides)
-        build_loss(config, load_registry(config.plugins))
+        build_loss(config, load_registry())
         if not Path(config.model.name).is_dir():
             raise ModelError(
                 f"model folder {config.model.name!r} does not exist; `make models/SmolLM2-135M-Instruct` writes it"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prefopt.cli.options import PluginFiles
-from prefopt.config import load_config
+from prefopt.config import load_config, with_digests
 from prefopt.errors import ConfigError
 from prefopt.objective import build_loss, provenance
 from prefopt.registry import load_registry
@@ -23,8 +23,8 @@ def train(
 ) -> None:
     """Train a model with the loss the config names."""
     # transformers takes seconds to import; the other commands, and a config with a typo, do without.
-    settings = load_config(config, overrides or (), plugin or ())
-    registry = load_registry(settings.plugins)
+    settings = with_digests(load_config(config, overrides or (), plugin or ()))
+    registry = load_registry(file.path for file in settings.plugins)
     try:
         loss = build_loss(settings, registry)
     except ConfigError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import subprocess
@@ -130,7 +131,18 @@ def test_a_plugin_file_is_trained_with_by_name(prefopt, write_config, pairs, tmp
     assert metrics(tmp_path / "out")[0]["loss"] == pytest.approx(1.0, abs=1e-6)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["plugins"][str(HINGE)].startswith("sha256:")
-    assert load_config(tmp_path / "out" / "config.resolved.yaml").plugins == (str(HINGE),)
+    (plugin,) = load_config(tmp_path / "out" / "config.resolved.yaml").plugins
+    assert plugin.path == str(HINGE)
+    assert plugin.sha256 == hashlib.sha256(HINGE.read_bytes()).hexdigest()
+
+
+def test_a_plugin_file_that_has_changed_since_is_refused(prefopt, write_config, pairs, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(HINGE.read_text())
+    assert prefopt("train", write_config(pairs), "loss=hinge_example", "--plugin", mine).code == 0
+    mine.write_text(HINGE.read_text() + "\n")
+    outcome = prefopt("train", tmp_path / "out" / "config.resolved.yaml", f"output_dir={tmp_path / 'again'}")
+    assert "is not the one the config names" in outcome.error
 
 
 def test_a_loss_of_an_installed_package_is_trained_with_by_name(write_config, pairs, tmp_path):
