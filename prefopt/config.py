@@ -71,7 +71,8 @@ class ReferenceConfig(_Section):
     """Where reference log-probs come from."""
 
     mode: Literal["cached", "live", "none"] = "live"
-    """live: a second model in memory, only for losses that need a reference. none: no loss may need one."""
+    """live: a second model in memory, only for losses that need a reference. cached: its log-probs are scored once,
+    before step 1, and held in memory; the model is not. none: no loss may need one."""
     model: ModelConfig | None = None
     """The reference; absent: the initial policy."""
 
@@ -157,8 +158,6 @@ class RunConfig(_Section):
                     raise ValueError(f"evaluation.{key} needs held-out rows: set data.evaluation")
         if not evaluation.samples and evaluation.max_new_tokens != EvaluationConfig().max_new_tokens:
             raise ValueError("evaluation.max_new_tokens has no effect without evaluation.samples")
-        if self.reference.mode == "cached":
-            raise ValueError("reference.mode = 'cached': this version has no store of reference log-probs; use 'live'")
         if self.reference.mode == "none" and self.reference.model is not None:
             raise ValueError("reference.model has no effect with reference.mode 'none'; remove one of them")
         return self

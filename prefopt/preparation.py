@@ -49,7 +49,9 @@ def check_needs(config: RunConfig, loss: Objective, train: Source) -> None:
         DataError: a source cannot be read, or holds rows the loss does not accept.
     """
     if loss.needs.reference and config.reference.mode == "none":
-        raise ConfigError(f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live'")
+        raise ConfigError(
+            f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live' or 'cached'"
+        )
     _check_served(loss)
     sources: list[Source] = [train]
     if isinstance(config.data.evaluation, str):

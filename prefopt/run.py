@@ -24,12 +24,13 @@ from prefopt.data.sources import Source
 from prefopt.data.trees import largest_sequence
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
-from prefopt.engine.logps import Scorer
+from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.parity import prove
 from prefopt.errors import NonFiniteLossError
 from prefopt.evaluation.rewards import HeldOut, RewardReport
 from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
+from prefopt.reference.held import HeldReference
 from prefopt.training.output import CONFIG, LAST_GOOD, METRICS, RUN, MetricsLog, check_free, clear, write_json
 from prefopt.training.trainer import Step, Trainer
 from prefopt.weighted import Objective
@@ -139,7 +140,7 @@ def run(
         "num_steps": trainer.num_steps,
         "data": {name: report.as_dict() for name, report in data.reports.items()}
         | {"notes": data.notes, "held_out": [row.number for row in data.evaluation]},
-        "shared_prompts": policy.shared_prompts,
+        "packed_trees": policy.packed,
         "chunked_head": policy.head is not None,
         "evaluation": {"before": before, "after": after},
         "wall_seconds": round(time.time() - started, 2),
@@ -172,7 +173,7 @@ class _Evaluation:
         if rows:
             self._held_out = HeldOut(rows, loss, tokens_per_microbatch=config.training.tokens_per_microbatch)
 
-    def before(self, policy: Scorer, reference: Scorer | None, *, initial: bool) -> dict[str, Any]:
+    def before(self, policy: Scorer, reference: LogpSource | None, *, initial: bool) -> dict[str, Any]:
         if self._held_out is None:
             return {}
         if reference is not None:
@@ -235,12 +236,25 @@ def _reference(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
     watcher: Watcher,
-) -> Scorer | None:
+) -> LogpSource | None:
+    """The model that stays, or the log-probs of all rows under one that does not."""
     if not loss.needs.reference:
         return None
-    if config.reference.model is None:
-        return copy.deepcopy(policy)
-    return _prove(load_model(config.reference.model), config.reference.model, tokenizer, rows, loss, watcher)
+    settings, cached = config.reference, config.reference.mode == "cached"
+    if settings.model is not None:
+        model = _prove(load_model(settings.model), settings.model, tokenizer, rows, loss, watcher)
+    else:
+        model = policy if cached else copy.deepcopy(policy)  # the policy has not moved yet
+    if not cached:
+        return model
+    started = time.perf_counter()
+    trees = Assembly.of(rows, loss).trees()
+    held = HeldReference.of(model, trees, tokens_per_microbatch=config.training.tokens_per_microbatch)
+    watcher.say(
+        f"reference: {held.num_completions} completions scored in {time.perf_counter() - started:.1f} s and held in "
+        f"memory ({held.num_bytes / 2**20:.1f} MiB); no reference model stays loaded"
+    )
+    return held
 
 
 def _prove(

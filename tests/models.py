@@ -6,10 +6,13 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    CodeGenConfig,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
+    OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -49,6 +52,12 @@ def _config(name: str, vocab_size: int) -> PretrainedConfig:
         return Gemma2Config(**grouped, head_dim=8, final_logit_softcapping=5.0, attn_logit_softcapping=20.0)
     if name == "gemma2_sliding":
         return Gemma2Config(**grouped, head_dim=8, final_logit_softcapping=5.0, sliding_window=4)
+    if name == "opt":
+        return OPTConfig(**shape, ffn_dim=48, word_embed_proj_dim=32, dropout=0.0)
+    if name == "mamba":
+        return MambaConfig(**shape, state_size=4)
+    if name == "codegen":
+        return CodeGenConfig(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=64)
     if name == "gpt2":
         return GPT2Config(
             vocab_size=vocab_size,

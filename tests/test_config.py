@@ -92,7 +92,6 @@ def test_plugin_files_are_appended_to_the_configs_own(config_file):
         ("data.max_length=1", ["data.max_length = 1", "greater than or equal to 2"]),
         ("data.train=", ["data.train = None", "must be text"]),
         ("output_dir=", ["output_dir = None"]),
-        ("reference.mode=cached", ["reference.mode = 'cached'", "use 'live'"]),
         ("reference={mode: none, model: gpt2}", ["reference.model has no effect", "'none'"]),
         ("training={scheduler: constant, warmup_steps: 3}", ["warmup_steps = 3", "'constant_with_warmup'"]),
         ("evaluation.max_new_tokens=3", ["has no effect without evaluation.samples"]),

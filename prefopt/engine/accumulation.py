@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefopt.batch import PreferenceBatch
 from prefopt.data.row import Row
-from prefopt.data.trees import prune
+from prefopt.data.trees import Tree, prune
 from prefopt.engine.assembly import Assembly
-from prefopt.engine.layout import lay_out
-from prefopt.engine.logps import Scorer, TokenLogps, by_slot
-from prefopt.engine.microbatches import cut
+from prefopt.engine.layout import Layout
+from prefopt.engine.logps import LogpSource, Scorer, TokenLogps, by_slot, collect
+from prefopt.engine.ranks import ALONE, Ranks, exchanging, unwrapped
 from prefopt.errors import NonFiniteLossError
 from prefopt.loss import LossOutput
 from prefopt.weighted import Objective
@@ -37,7 +37,7 @@ class StepResult:
         output: the loss's output over the whole batch, detached.
         assembly: which slot is whose.
         policy, reference: log-probs of every slot, detached.
-        num_tokens: tokens the policy computed in its passes with gradient, padding left out.
+        num_tokens: tokens the policy computed in its passes with gradient, on all ranks, padding left out.
     """
 
     loss: float
@@ -49,54 +49,57 @@ class StepResult:
 
 
 def accumulate(
-    policy: Scorer,
-    reference: Scorer | None,
+    policy: nn.Module,
+    reference: LogpSource | None,
     loss: Objective,
     rows: Sequence[Row],
     *,
     tokens_per_microbatch: int,
     backward: Backward = torch.Tensor.backward,
     state: Mapping[str, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
     """Add the gradient of the loss over `rows` to the policy's parameters.
 
     Args:
-        policy: the model in training; its parameters receive the gradient.
-        reference: the frozen model, or None for losses that need none.
+        policy: the `Scorer` in training, or DDP around it; its parameters receive the gradient.
+        reference: the frozen model or its values, or None for losses that need none.
         loss: one loss or a weighted sum.
         rows: one optimiser batch.
         tokens_per_microbatch: memory budget; it changes the result only by rounding.
         backward: how a scalar is back-propagated (the accelerator's, in the trainer).
         state: the loss's state before this batch.
+        ranks: the processes that share the batch; each is given all rows and computes its part. Afterwards all hold the
+            gradient of the whole batch, or under FSDP2 their shards of it.
 
     Raises:
-        NonFiniteLossError: a loss value is NaN or infinite; the message names the rows.
+        NonFiniteLossError: a loss value is NaN or infinite; the message names the rows, and the gradients are void.
     """
+    scorer = unwrapped(policy)
+    assert isinstance(scorer, Scorer)
     assembly = Assembly.of(rows, loss)
     trees = assembly.trees()
+    budget = tokens_per_microbatch
     references = None
     if reference is not None and loss.needs.reference:
-        references = reference.score(trees, tokens_per_microbatch=tokens_per_microbatch)
-    microbatches = cut(trees, tokens_per_microbatch, shared_prompts=policy.shared_prompts)
+        references = reference.score(trees, tokens_per_microbatch=budget, ranks=ranks)
+    microbatches = scorer.cut(trees, budget, ranks)
     homes = [assembly.within(slot for tree in part for slot, _ in tree.branches) for part in microbatches]
     whole = sum(map(len, homes)) == len(assembly.owners)
-    one_pass = len(microbatches) == 1 or (whole and not loss.needs.coupled)
+    passes = _Passes(policy, scorer, backward, ranks)
 
-    if one_pass:
+    if len(microbatches) == 1 or (whole and not loss.needs.coupled):
         normalisers = _normalisers(loss, assembly)
-        pieces: dict[int, Tensor] = {}
-        num_tokens = 0
-        for part, home in zip(microbatches, homes, strict=True):
-            layout = lay_out(part, policy.device)
-            own = by_slot(layout, policy(layout))
-            if home:  # a ranking of equals has completions, but no loss row
-                batch = assembly.batch(own, references, loss, state, home)
-                backward(_reduce(_finite(loss(batch), assembly, home), batch, normalisers))
-            pieces |= {slot: values.detach() for slot, values in own.items()}
-            num_tokens += layout.num_tokens
-        policies = TokenLogps.gather(pieces)
+
+        def part_of_loss(number: int, layout: Layout, values: Tensor) -> Tensor:
+            if not homes[number]:  # a ranking of equals has completions, but no loss row
+                return values.sum() * 0
+            batch = assembly.batch(by_slot(layout, values), references, loss, state, homes[number])
+            return _reduce(loss(batch), batch, normalisers)
+
+        policies = collect(passes.run(microbatches, part_of_loss), microbatches, ranks)
     else:
-        policies = policy.score(trees, tokens_per_microbatch=tokens_per_microbatch)
+        policies = scorer.score(trees, tokens_per_microbatch=budget, ranks=ranks)
         leaf = TokenLogps(policies.values.requires_grad_(), policies.lengths)
         batch = assembly.batch(leaf, references, loss, state)
         output = _finite(loss(batch), assembly)
@@ -104,20 +107,62 @@ def accumulate(
         policies.values.requires_grad_(False)
         slopes = TokenLogps(slope, policies.lengths).split()
         live = {slot for slot, piece in enumerate(slopes) if piece.any()}
-        num_tokens = 0
-        for part in microbatches:
-            kept = [pruned for tree in part if (pruned := prune(tree, live))]
-            if kept:
-                layout = lay_out(kept, policy.device)
-                along = torch.cat([slopes[slot] for slot in layout.slots])
-                backward(policy(layout) @ along)
-                num_tokens += layout.num_tokens
+        moving = [pruned for tree in trees if (pruned := prune(tree, live))]
+
+        def along_slopes(_: int, layout: Layout, values: Tensor) -> Tensor:
+            return values @ torch.cat([slopes[slot] for slot in layout.slots])
+
+        if moving:
+            passes.run(scorer.cut(moving, budget, ranks), along_slopes)
 
     with torch.no_grad():
         batch = assembly.batch(policies, references, loss, state)
-        output = loss(batch)
+        output = _finite(loss(batch), assembly)
         total = _reduce(output, batch, _totals(output, batch))
-    return StepResult(float(total), output, assembly, policies, references, num_tokens)
+    return StepResult(float(total), output, assembly, policies, references, passes.num_tokens)
+
+
+@dataclass
+class _Passes:
+    """Forward and backward over this rank's micro-batches; gradients are exchanged in the last one.
+
+    Attributes:
+        policy: the model in training, as its wrapper calls it.
+        scorer: the model itself.
+        backward: how a scalar is back-propagated.
+        ranks: who computes which micro-batch.
+        num_tokens: tokens computed so far by all ranks, padding left out.
+    """
+
+    policy: nn.Module
+    scorer: Scorer
+    backward: Backward
+    ranks: Ranks
+    num_tokens: int = 0
+
+    def run(self, microbatches: Sequence[Sequence[Tree]], objective: Callable[[int, Layout, Tensor], Tensor]) -> Tensor:
+        """Back-propagate each micro-batch's part of the loss.
+
+        Args:
+            microbatches: those of all ranks.
+            objective: (number of the micro-batch, its layout, its log-probs) -> a scalar; their sum is the loss.
+
+        Returns:
+            [n] this rank's log-probs, detached, in the order of its micro-batches.
+        """
+        own = range(self.ranks.index, len(microbatches), self.ranks.count)
+        found = []
+        for number in own:
+            part = microbatches[number]
+            with exchanging(self.policy, number == own[-1]):
+                # A rank with nothing left takes part in the exchange all the same.
+                layout = self.scorer.lay_out(part or microbatches[0][:1])
+                values = self.policy(layout)
+                # The wrappers of several ranks average what should be summed.
+                self.backward(objective(number, layout, values) * self.ranks.count if part else values.sum() * 0)
+            found.append(values.detach() if part else values.detach()[:0])
+        self.num_tokens += sum(tree.num_tokens for part in microbatches for tree in part)
+        return torch.cat(found)
 
 
 def evaluate_loss(

@@ -5,7 +5,7 @@ Shapes: N scored tokens, C tokens of a chunk, H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,27 @@ from transformers import PreTrainedModel
 
 # 64 MiB of float32 logits at a time: large enough for full-speed products, small beside any model's activations.
 _CHUNK_ELEMENTS = 2**24
+
+
+class _Scratch:
+    """Room for the logits of one chunk, kept from call to call: fresh pages for it cost more than the product itself.
+
+    Attributes:
+        owner: whose exponentials lie in it, until another call writes there.
+    """
+
+    owner: object = None
+
+    def __init__(self) -> None:
+        self._room: Tensor | None = None
+
+    def take(self, rows: int, like_VH: Tensor, dtype: torch.dtype) -> Tensor:
+        """[rows, V] of this dtype, with anything in it."""
+        needed, room = rows * like_VH.shape[0], self._room
+        if room is None or room.numel() < needed or room.dtype != dtype or room.device != like_VH.device:
+            room = self._room = torch.empty(needed, dtype=dtype, device=like_VH.device)
+        self.owner = None
+        return room[:needed].view(rows, -1)
 
 
 @dataclass(frozen=True)
@@ -29,12 +50,20 @@ class Head:
     linear: nn.Linear
     multiplier: float = 1.0
     softcap: float | None = None
+    _scratch: _Scratch = field(default_factory=_Scratch, repr=False, compare=False)
 
     def token_logps(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
         """[N] log-probs of the targets, at least float32, nats."""
         chunk = max(1, _CHUNK_ELEMENTS // self.linear.weight.shape[0])
         logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
-            hidden_NH, self.linear.weight, self.linear.bias, targets_N, self.multiplier, self.softcap, chunk
+            hidden_NH,
+            self.linear.weight,
+            self.linear.bias,
+            targets_N,
+            self.multiplier,
+            self.softcap,
+            chunk,
+            self._scratch,
         )
         return logps
 
@@ -55,7 +84,10 @@ def read_head(model: PreTrainedModel) -> Head | None:
 
 
 class _TokenLogps(torch.autograd.Function):
-    """Log-probs chunk by chunk; the backward pass computes each chunk's logits again."""
+    """Log-probs chunk by chunk; the backward pass computes the logits again, of all chunks but the last.
+
+    Chunks hold exponentials of logits less their largest, E, and their row sums: the probabilities are E / sum.
+    """
 
     @staticmethod
     def forward(
@@ -67,71 +99,96 @@ class _TokenLogps(torch.autograd.Function):
         multiplier: float,
         softcap: float | None,
         chunk: int,
+        scratch: _Scratch,
     ) -> Tensor:
-        ctx.settings = (multiplier, softcap, chunk)
-        logps, normalisers = [], []
+        ctx.settings = (multiplier, softcap, chunk, scratch)
+        logps, largest, sums = [], [], []
         for hidden_CH, targets_C in zip(torch.split(hidden_NH, chunk), torch.split(targets_N, chunk), strict=True):
-            logits_CV, _ = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap)
-            normaliser_C = logits_CV.logsumexp(dim=1)
-            logps.append(logits_CV.gather(1, targets_C[:, None])[:, 0] - normaliser_C)
-            normalisers.append(normaliser_C)
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, torch.cat(normalisers))
+            logits_CV = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap, scratch)
+            target_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
+            largest_C = logits_CV.amax(1)
+            sum_C = _exponentials(logits_CV, largest_C).sum(1)
+            logps.append(target_C - largest_C - sum_C.log())
+            largest.append(largest_C)
+            sums.append(sum_C)
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, torch.cat(largest), torch.cat(sums))
+        scratch.owner = ctx.mark = object()
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, targets_N, normalisers_N = ctx.saved_tensors
-        multiplier, softcap, chunk = ctx.settings
+        hidden_NH, weight_VH, bias_V, targets_N, largest_N, sums_N = ctx.saved_tensors
+        multiplier, softcap, chunk, scratch = ctx.settings
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        full = normalisers_N.dtype
+        full = sums_N.dtype
         grad_hidden = torch.empty_like(hidden_NH) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight_VH, dtype=full) if wants_weight else None
+        grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias_V, dtype=full) if wants_bias else None
-        for start in range(0, len(targets_N), chunk):
+        kept = softcap is None and scratch.owner is ctx.mark
+        for start in reversed(range(0, len(targets_N), chunk)):
             place = slice(start, start + chunk)
-            hidden_CH = hidden_NH[place]
-            grad_C = grads[0][place]
-            logits_CV, capped_CV = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap)
+            hidden_CH, targets_C, sum_C, grad_C = hidden_NH[place], targets_N[place], sums_N[place], grads[0][place]
+            capped_CV = None
+            if kept:
+                slope_CV, kept = scratch.take(len(targets_C), weight_VH, full), False
+            else:
+                logits_CV = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap, scratch)
+                capped_CV = None if softcap is None else logits_CV / softcap
+                slope_CV = _exponentials(logits_CV, largest_N[place])
             # d logp / d logits = onehot - softmax; the cap contributes 1 - (logits / cap)^2.
-            slope_CV = logits_CV.sub_(normalisers_N[place, None]).exp_().neg_()
-            slope_CV.scatter_add_(1, targets_N[place, None], torch.ones_like(grad_C)[:, None])
-            slope_CV.mul_(grad_C[:, None])
+            slope_CV.mul_((-grad_C / sum_C)[:, None])
+            slope_CV.scatter_add_(1, targets_C[:, None], grad_C[:, None])
             if capped_CV is not None:
                 slope_CV.mul_(capped_CV.square_().neg_().add_(1))
             if grad_bias is not None:
                 grad_bias.add_(slope_CV.sum(0), alpha=multiplier)
-            slope_CV = slope_CV.mul_(multiplier).to(weight_VH.dtype)
+            if multiplier != 1:
+                slope_CV.mul_(multiplier)
+            narrow_CV = slope_CV.to(weight_VH.dtype)
             if grad_hidden is not None:
-                torch.mm(slope_CV, weight_VH, out=grad_hidden[place])
-            if grad_weight is not None:
-                if full == weight_VH.dtype:
-                    grad_weight.addmm_(slope_CV.t(), hidden_CH)
+                torch.mm(narrow_CV, weight_VH, out=grad_hidden[place])
+            if wants_weight:
+                if grad_weight is None:
+                    grad_weight = torch.mm(narrow_CV.t(), hidden_CH).to(full)
+                elif full == weight_VH.dtype:
+                    grad_weight.addmm_(narrow_CV.t(), hidden_CH)
                 else:
-                    grad_weight += slope_CV.t() @ hidden_CH
+                    grad_weight += narrow_CV.t() @ hidden_CH
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight_VH.dtype),
             None if grad_bias is None else grad_bias.to(weight_VH.dtype),
-            None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )
 
 
 def _logits(
-    hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, multiplier: float, softcap: float | None
-) -> tuple[Tensor, Tensor | None]:
-    """[C, V] logits in at least float32, and tanh(logits / softcap) where there is a cap.
+    hidden_CH: Tensor,
+    weight_VH: Tensor,
+    bias_V: Tensor | None,
+    multiplier: float,
+    softcap: float | None,
+    scratch: _Scratch,
+) -> Tensor:
+    """[C, V] logits in at least float32, in the scratch.
 
     The bias is part of the linear layer, so the multiplier scales it too.
     """
-    logits_CV = nn.functional.linear(hidden_CH, weight_VH, bias_V)
-    if logits_CV.dtype in (torch.bfloat16, torch.float16):
-        logits_CV = logits_CV.float()
+    full = torch.promote_types(hidden_CH.dtype, torch.float32)
+    logits_CV = scratch.take(len(hidden_CH), weight_VH, full)
+    if full == hidden_CH.dtype:
+        torch.mm(hidden_CH, weight_VH.t(), out=logits_CV)
+    else:
+        logits_CV.copy_(hidden_CH @ weight_VH.t())
+    if bias_V is not None:
+        logits_CV.add_(bias_V)
     if multiplier != 1:
-        logits_CV = logits_CV * multiplier
-    if softcap is None:
-        return logits_CV, None
-    capped_CV = (logits_CV / softcap).tanh()
-    return capped_CV * softcap, capped_CV
+        logits_CV.mul_(multiplier)
+    if softcap is not None:
+        logits_CV.div_(softcap).tanh_().mul_(softcap)
+    return logits_CV
+
+
+def _exponentials(logits_CV: Tensor, largest_C: Tensor) -> Tensor:
+    """exp(logits - largest), in place."""
+    return logits_CV.sub_(largest_C[:, None]).exp_()

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from prefopt.data.row import Completion
 from prefopt.data.trees import Tree
+from prefopt.engine.attention import uninstall
 from prefopt.engine.logps import Scorer
 
 # Above the rounding of one forward pass (norms round to float32 even in float64 models), far below the effect of a
@@ -20,41 +21,38 @@ _NUM_PROOF_TOKENS = 32
 def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[str]]:
     """A scorer that uses what the model was found to take, and a sentence for each thing it does not.
 
-    The truth is the model's own forward on plain rows. A sliding window, a recurrent layer or learned positions that
-    break show on shared prompts; an unknown treatment of logits shows with the chunked head.
+    The truth is the model's own forward on plain rows. A recurrent layer, positions that break or an attention that
+    looks elsewhere show on packed trees; an unknown treatment of logits shows with the chunked head.
 
     Args:
         model: a causal language model.
         trees: a few trees, the longest of the run among them.
     """
+    name, tolerance = type(model).__name__, _TOLERANCE_NATS[model.dtype]
     trees = [_shortened(tree) for tree in trees]
-    truth = Scorer(model, shared_prompts=False, chunked_head=False)
-    fits = {}
+    truth = Scorer(model, packed=False, chunked_head=False)
     notes = []
-    name = type(model).__name__
-    if all(len(tree.branches) == 1 for tree in trees):
-        fits["shared_prompts"] = True
-    else:
+    try:
         gap = _gap(Scorer(model, chunked_head=False), truth, trees)
-        fits["shared_prompts"] = gap <= _TOLERANCE_NATS[model.dtype]
-        if not fits["shared_prompts"]:
-            notes.append(
-                f"{name} gives other log-probs on shared prompts (by up to {gap:.2g} nats): using plain rows, slower "
-                "and as exact"
-            )
-    chunked = Scorer(model, shared_prompts=False)
+        fault = None if gap <= tolerance else f"gives other log-probs on packed trees (by up to {gap:.2g} nats)"
+    except Exception as error:  # whatever a model does with inputs it does not know
+        fault = f"cannot read packed trees ({type(error).__name__}: {error})"
+    if fault is not None:
+        uninstall(model)
+        notes.append(f"{name} {fault}: using plain rows, slower and as exact")
+    chunked = Scorer(model, packed=False)
     if chunked.head is None:
-        fits["chunked_head"] = False
+        chunks = False
         notes.append(f"the head of {name} is no plain linear layer: its logits are computed all at once")
     else:
         gap = _gap(chunked, truth, trees)
-        fits["chunked_head"] = gap <= _TOLERANCE_NATS[model.dtype]
-        if not fits["chunked_head"]:
+        chunks = gap <= tolerance
+        if not chunks:
             notes.append(
                 f"{name} does more to its logits than the chunked head knows (by up to {gap:.2g} nats): they are "
                 "computed all at once"
             )
-    return Scorer(model, **fits), notes
+    return Scorer(model, packed=fault is None, chunked_head=chunks), notes
 
 
 def _shortened(tree: Tree) -> Tree:
@@ -65,6 +63,6 @@ def _shortened(tree: Tree) -> Tree:
 
 def _gap(scorer: Scorer, truth: Scorer, trees: Sequence[Tree]) -> float:
     """The largest difference between two log-probs of one token, in nats; NaN counts as infinite."""
-    tokens = max(tree.num_tokens for tree in trees)
+    tokens = sum(tree.num_tokens for tree in trees)  # all in one row
     one, other = (each.score(trees, tokens_per_microbatch=tokens) for each in (scorer, truth))
     return float((one.values - other.values).abs().nan_to_num(nan=torch.inf).max())

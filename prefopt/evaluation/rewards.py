@@ -11,7 +11,7 @@ from torch import Tensor
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import evaluate_loss
 from prefopt.engine.assembly import Assembly
-from prefopt.engine.logps import Scorer, TokenLogps
+from prefopt.engine.logps import LogpSource, TokenLogps
 from prefopt.engine.rewards import row_rewards
 from prefopt.evaluation.intervals import wilson
 from prefopt.weighted import Objective
@@ -65,11 +65,11 @@ class HeldOut:
         self._trees = self._assembly.trees()
         self._reference: TokenLogps | None = None
 
-    def score_reference(self, reference: Scorer) -> None:
+    def score_reference(self, reference: LogpSource) -> None:
         """Keep the reference log-probs of every completion."""
         self._reference = self._score(reference)
 
-    def evaluate(self, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> RewardReport:
+    def evaluate(self, policy: LogpSource | None, state: Mapping[str, Tensor] | None = None) -> RewardReport:
         """Loss, accuracy and margin of the policy.
 
         Args:
@@ -93,5 +93,5 @@ class HeldOut:
             margin=rewards.margin,
         )
 
-    def _score(self, scorer: Scorer) -> TokenLogps:
-        return scorer.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch)
+    def _score(self, source: LogpSource) -> TokenLogps:
+        return source.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch)

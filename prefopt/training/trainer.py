@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from prefopt.config import TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
-from prefopt.engine.logps import Scorer
+from prefopt.engine.logps import LogpSource, Scorer
+from prefopt.engine.ranks import Ranks
 from prefopt.engine.rewards import row_rewards
 from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.training.batches import batches, num_steps
@@ -45,7 +46,7 @@ class Trainer:
     def __init__(
         self,
         policy: Scorer,
-        reference: Scorer | None,
+        reference: LogpSource | None,
         loss: Objective,
         rows: Sequence[Row],
         training: TrainingConfig,
@@ -54,21 +55,24 @@ class Trainer:
 
         Args:
             policy: the model to train, in place.
-            reference: the model to freeze, or None for losses that need none.
+            reference: the model to freeze or its values, or None for losses that need none.
             loss: one loss or a weighted sum.
             rows: the training rows.
             training: batch size, optimiser, schedule, seed.
 
+        Started in several processes (`torchrun`), each is given all rows and computes its part of every batch.
+
         Raises:
-            ConfigError: the run was started with several processes.
+            ConfigError: the processes that were asked for did not find each other.
         """
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
         self._accelerator = Accelerator(
             mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1)
         )
-        processes = max(self._accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
-        if processes > 1:
-            raise ConfigError(f"the run was started with {processes} processes; this version trains in one")
+        wanted, found = int(os.environ.get("WORLD_SIZE", "1")), self._accelerator.num_processes
+        if found != wanted:
+            raise ConfigError(f"the run was started with {wanted} processes, but {found} share a process group")
+        self._ranks = Ranks(self._accelerator.process_index, found)
         self._loss = loss
         self._rows = rows
         self._training = training
@@ -80,8 +84,8 @@ class Trainer:
         optimizer = build_optimizer(policy.parameters(), training)
         scheduler = build_scheduler(optimizer, training, self.num_steps)
         self.policy, self._optimizer, self._scheduler = self._accelerator.prepare(policy, optimizer, scheduler)
-        self._reference = None
-        if reference is not None:
+        self._reference = reference
+        if isinstance(reference, Scorer):
             self._reference = reference.requires_grad_(False).to(self._accelerator.device)
 
     def run(self, after_step: Callable[[Step], None]) -> None:
@@ -107,6 +111,7 @@ class Trainer:
                 tokens_per_microbatch=self._training.tokens_per_microbatch,
                 backward=self._accelerator.backward,
                 state=self.state,
+                ranks=self._ranks,
             )
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"step {number}: {error}; the step was not taken") from None

@@ -25,9 +25,9 @@ def objective(name):
     return REGISTRY.loss(name)
 
 
-def gradient(model, reference, loss, rows, *, shared_prompts=True, chunked_head=True, **settings):
+def gradient(model, reference, loss, rows, *, packed=True, chunked_head=True, **settings):
     model.zero_grad()
-    ways = {"shared_prompts": shared_prompts, "chunked_head": chunked_head}
+    ways = {"packed": packed, "chunked_head": chunked_head}
     frozen = None if reference is None else Scorer(reference, **ways)
     result = accumulate(Scorer(model, **ways), frozen, loss, rows, **settings)
     found = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
@@ -54,7 +54,7 @@ def test_gradient_does_not_depend_on_the_batch_cut(name, architecture, dtype, to
     assert truth.norm() > 0
     for budget in BUDGETS.values():
         shuffled = random.Random(budget).sample(rows, len(rows))
-        for ways in ({}, {"shared_prompts": False}, {"chunked_head": False}):
+        for ways in ({}, {"packed": False}, {"chunked_head": False}):
             for batch in (rows, shuffled):
                 result, found = gradient(model, reference, loss, batch, tokens_per_microbatch=budget, **ways)
                 assert relative(found, truth) <= tolerance

@@ -40,7 +40,7 @@ def test_trees_agree_with_plain_rows(architecture, budget, chunked_head):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gemma2_sliding"])
 def test_plain_layout_agrees_with_plain_rows(architecture):
     model = tiny_model(architecture).eval()
-    padded = Scorer(model, shared_prompts=False).score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=10**6)
+    padded = Scorer(model, packed=False).score(grow(SLOTS, range(len(SLOTS))), tokens_per_microbatch=10**6)
     with torch.no_grad():
         torch.testing.assert_close(padded.values.double(), plain_logps(model), rtol=0, atol=1e-4)
 

@@ -15,15 +15,25 @@ def slots(draw):
     return [(prompt, Completion((7,) * length, (True,) * length)) for prompt, length in lengths]
 
 
-@given(slots(), st.integers(1, 60), st.booleans())
-def test_every_slot_is_laid_out_once_and_the_budget_holds(slots, budget, shared_prompts):
-    microbatches = cut(grow(slots, range(len(slots))), budget, shared_prompts=shared_prompts)
+@given(slots(), st.integers(1, 60), st.booleans(), st.integers(1, 4))
+def test_every_slot_is_laid_out_once_and_the_budget_holds(slots, budget, packed, num_ranks):
+    microbatches = cut(grow(slots, range(len(slots))), budget, packed=packed, num_ranks=num_ranks)
     found = sorted(slot for trees in microbatches for tree in trees for slot, _ in tree.branches)
     assert found == list(range(len(slots)))
+    assert len(microbatches) % num_ranks == 0
+    assert microbatches[0]
     for trees in microbatches:
-        padded = len(trees) * max(tree.num_tokens for tree in trees)
+        sizes = [tree.num_tokens for tree in trees]
         alone = len(trees) == 1 and len(trees[0].branches) == 1
-        assert padded <= budget or alone
+        assert not trees or (sum(sizes) if packed else len(sizes) * max(sizes)) <= budget or alone
+
+
+@given(slots(), st.integers(20, 60))
+def test_micro_batches_are_about_equally_full(slots, budget):
+    loads = [sum(tree.num_tokens for tree in trees) for trees in cut(grow(slots, range(len(slots))), budget)]
+    longest = max(len(prompt) + len(completion.ids) - 1 for prompt, completion in slots)
+    assert max(loads) - min(loads) <= max(longest, budget - min(loads))
+    assert len(loads) == 1 or sum(loads) > budget
 
 
 @given(slots())
@@ -34,5 +44,5 @@ def test_a_roomy_budget_computes_each_prompt_once(slots):
 
 @given(slots())
 def test_plain_rows_hold_one_completion_each(slots):
-    (trees,) = cut(grow(slots, range(len(slots))), 10**9, shared_prompts=False)
+    (trees,) = cut(grow(slots, range(len(slots))), 10**9, packed=False)
     assert all(len(tree.branches) == 1 for tree in trees)

@@ -23,7 +23,7 @@ SHAPE = {
 }
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "opt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_models_with_full_attention_take_both_ways(architecture, dtype):
     # Weights as in a trained model: random large ones amplify the rounding of bfloat16 beyond any real model's.
@@ -33,16 +33,25 @@ def test_models_with_full_attention_take_both_ways(architecture, dtype):
             for parameter in model.parameters():
                 parameter.mul_(0.3) if parameter.dim() > 1 else None
     scorer, notes = prove(model, TREES)
-    assert scorer.shared_prompts
+    assert scorer.packed
     assert scorer.head is not None
     assert notes == []
 
 
-def test_a_sliding_window_is_found_out():
+def test_a_sliding_window_is_taken():
     scorer, notes = prove(tiny_model("gemma2_sliding"), TREES)
-    assert not scorer.shared_prompts
+    assert scorer.packed
+    assert notes == []
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "codegen"])
+def test_what_does_not_take_trees_is_found_out(architecture):
+    model = tiny_model(architecture)
+    scorer, notes = prove(model, TREES)
+    assert not scorer.packed
     assert scorer.head is not None
     assert "using plain rows" in notes[0]
+    assert not (model.config._attn_implementation or "").startswith("trees")
 
 
 def test_multipliers_of_the_logits_are_read_from_the_config():

@@ -124,9 +124,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
     assert torch.equal(weights(policy), before)
 
 
-def test_several_processes_are_refused(monkeypatch):
+def test_processes_that_did_not_find_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="2 processes"):
+    with pytest.raises(ConfigError, match="started with 2 processes, but 1 share"):
         train()
 
 

@@ -1,0 +1,74 @@
+"""One run of prefopt's trainer on rows of token ids; prints what it measured as one line of JSON.
+
+Started by vs_trl.py in a process of its own, so that the peak memory is its own.
+"""
+
+import copy
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from measures import peak_bytes
+
+import prefopt
+from prefopt.config import ModelConfig, TrainingConfig
+from prefopt.data.row import Completion, Row
+from prefopt.engine.assembly import Assembly
+from prefopt.engine.loading import load_model
+from prefopt.engine.logps import Scorer
+from prefopt.reference.held import HeldReference
+from prefopt.training.trainer import Trainer
+
+
+def completion(ids):
+    return Completion(tuple(ids), (True,) * len(ids))
+
+
+def main(job):
+    torch.set_num_threads(job["threads"])
+    rows = [
+        Row(
+            kind="pairs",
+            source=job["rows"],
+            number=number,
+            prompt=tuple(row["prompt_ids"]),
+            completions=(completion(row["chosen_ids"]), completion(row["rejected_ids"])),
+        )
+        for number, row in enumerate(json.loads(Path(job["rows"]).read_text()), 1)
+    ]
+    loss = prefopt.get_loss("dpo", beta=0.1)
+    model = load_model(ModelConfig(name=job["model"], dtype=job["dtype"], attention=job.get("attention")))
+    policy = Scorer(model.to(job["device"]))
+    budget = job["tokens_per_microbatch"]
+    started = time.perf_counter()
+    if job["mode"] == "precomputed":
+        trees = Assembly.of(rows, loss).trees()
+        reference = HeldReference.of(policy, trees, tokens_per_microbatch=budget)
+    else:
+        reference = copy.deepcopy(policy)
+    scoring = time.perf_counter() - started if job["mode"] == "precomputed" else 0.0
+    training = TrainingConfig(
+        batch_size=job["batch_size"],
+        tokens_per_microbatch=budget,
+        learning_rate=job["learning_rate"],
+        scheduler="constant",
+        max_grad_norm=1.0,
+        seed=0,
+    )
+    steps = []
+    Trainer(policy, reference, loss, rows, training).run(lambda step: steps.append(step.metrics))
+    print(
+        json.dumps(
+            {
+                "losses": [step["loss"] for step in steps],
+                "step_seconds": [step["step_seconds"] for step in steps],
+                "scoring_seconds": scoring,
+                "peak_bytes": peak_bytes(),
+            }
+        )
+    )
+
+
+main(json.loads(sys.argv[1]))

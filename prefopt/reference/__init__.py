@@ -1,0 +1,1 @@
+"""The reference of a run: its log-probs, scored once."""
