@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import platform
 import resource
 import sys
@@ -26,7 +27,7 @@ from prefopt.engine.assembly import Assembly
 from prefopt.engine.loading import check_fit, load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.parity import prove
-from prefopt.errors import NonFiniteLossError
+from prefopt.errors import ConfigError, NonFiniteLossError
 from prefopt.evaluation.rewards import HeldOut, RewardReport
 from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
@@ -81,6 +82,12 @@ def run(
         PrefoptError: anything the user can mend: settings, data, model, or a loss that is not finite.
     """
     started = time.time()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"prefopt train was started with {processes} processes, but it runs in one; "
+            "prefopt.training.trainer.Trainer takes several"
+        )
     watcher = watcher or Watcher()
     output = Path(config.output_dir)
     check_free(output, overwrite=overwrite, inputs=_inputs(config))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import datasets
 import pytest
+from transformers import AutoTokenizer
 
 import prefopt
 from prefopt.config import load_config, parse_config
+from prefopt.errors import ConfigError
 from prefopt.objective import build_loss
-from prefopt.run import run
+from prefopt.run import Watcher, run
+from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,3 +38,56 @@ def test_dpo_reaches_0_68_on_held_out_blimp_within_two_epochs(shared, tmp_path, 
     record = run(config, build_loss(config, prefopt.load_registry()))
     assert record["evaluation"]["before"]["reward_accuracy"] == 0.5
     assert record["evaluation"]["after"]["reward_accuracy"] >= 0.68
+
+
+def settings(model_folder, tmp_path, **changed):
+    values = {
+        "model": str(model_folder),
+        "data": {"train": "in memory", "evaluation": 3, "max_length": 64},
+        "loss": "kto",
+        "training": {"batch_size": 3, "learning_rate": 1e-2, "optimizer": "sgd"},
+        "output_dir": str(tmp_path / "out"),
+        **changed,
+    }
+    return parse_config(values)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_cached_reference_trains_as_a_live_one(model_folder, pair_rows, tmp_path, other):
+    """KTO reads mismatched completions too; the reference is the initial policy or another model."""
+    reference = {}
+    if other:
+        model = tiny_model("llama", vocab_size=AutoTokenizer.from_pretrained(model_folder).vocab_size + 8, seed=3)
+        model.save_pretrained(tmp_path / "other")
+        AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path / "other")
+        reference = {"model": str(tmp_path / "other")}
+    found = []
+    for mode in ("live", "cached"):
+        config = settings(model_folder, tmp_path, reference={"mode": mode, **reference})
+        run(config, prefopt.get_loss("kto"), train=pair_rows, overwrite=True)
+        lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["loss"] for line in lines])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_cached_reference_says_what_it_holds(model_folder, pair_rows, tmp_path):
+    class Listener(Watcher):
+        def __init__(self):
+            self.lines = []
+
+        def say(self, line):
+            self.lines.append(line)
+
+    listener = Listener()
+    config = settings(model_folder, tmp_path, reference={"mode": "cached"}, loss="dpo")
+    run(config, prefopt.get_loss("dpo"), train=pair_rows, watcher=listener)
+    (line,) = [line for line in listener.lines if line.startswith("reference: ")]
+    assert "18 completions scored" in line  # of held-out rows too
+    assert "no reference model stays loaded" in line
+
+
+def test_a_run_is_one_process(model_folder, pair_rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="started with 2 processes, but it runs in one"):
+        run(settings(model_folder, tmp_path), prefopt.get_loss("kto"), train=pair_rows)
+    assert not (tmp_path / "out").exists()

@@ -15,15 +15,46 @@ from measures import peak_bytes
 import prefopt
 from prefopt.config import ModelConfig, TrainingConfig
 from prefopt.data.row import Completion, Row
+from prefopt.engine.accumulation import accumulate
 from prefopt.engine.assembly import Assembly
+from prefopt.engine.head import _Scratch
 from prefopt.engine.loading import load_model
 from prefopt.engine.logps import Scorer
 from prefopt.reference.held import HeldReference
+from prefopt.training import trainer as trainer_module
 from prefopt.training.trainer import Trainer
 
 
 def completion(ids):
     return Completion(tuple(ids), (True,) * len(ids))
+
+
+class Fresh(_Scratch):
+    """New memory for every chunk of logits."""
+
+    def take(self, *shape):
+        self._room = None
+        return super().take(*shape)
+
+
+def fresh_chunks(policy):
+    object.__setattr__(policy.head, "_scratch", Fresh())
+
+
+def plain_adamw(_):
+    trainer_module.build_optimizer = lambda parameters, training: torch.optim.AdamW(
+        parameters, lr=training.learning_rate, weight_decay=0.0
+    )
+
+
+def compiled_mlp(policy):
+    for layer in policy.model.base_model.layers:
+        layer.mlp.compile(dynamic=True)
+        layer.input_layernorm.compile(dynamic=True)
+        layer.post_attention_layernorm.compile(dynamic=True)
+
+
+SWITCHES = {one.__name__: one for one in (fresh_chunks, plain_adamw, compiled_mlp)}
 
 
 def main(job):
@@ -40,7 +71,9 @@ def main(job):
     ]
     loss = prefopt.get_loss("dpo", beta=0.1)
     model = load_model(ModelConfig(name=job["model"], dtype=job["dtype"], attention=job.get("attention")))
-    policy = Scorer(model.to(job["device"]))
+    policy = Scorer(model.to(job["device"]), packed=job.get("packed", True), chunked_head=job.get("chunked_head", True))
+    for switch in job.get("switches", ()):
+        SWITCHES[switch](policy)
     budget = job["tokens_per_microbatch"]
     started = time.perf_counter()
     if job["mode"] == "precomputed":
@@ -56,9 +89,16 @@ def main(job):
         scheduler="constant",
         max_grad_norm=1.0,
         seed=0,
+        gradient_checkpointing=job.get("gradient_checkpointing", False),
     )
+    if job.get("gradient"):
+        accumulate(policy, reference, loss, rows[: job["batch_size"]], tokens_per_microbatch=budget)
+        torch.save(torch.cat([each.grad.flatten() for each in policy.parameters()]), job["gradient"])
+        print("{}")
+        return
+    trainer = Trainer(policy, reference, loss, rows, training)
     steps = []
-    Trainer(policy, reference, loss, rows, training).run(lambda step: steps.append(step.metrics))
+    trainer.run(lambda step: steps.append(step.metrics))
     print(
         json.dumps(
             {

@@ -11,79 +11,24 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from comparison import add_arguments, pairs, run
 from measures import matmul_flops_per_second
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from prefopt.data.load import load_rows
 from prefopt.training.batches import batches
 
 HERE = Path(__file__).parent
 WAYS = (("trl", "live"), ("prefopt", "live"), ("trl", "precomputed"), ("prefopt", "precomputed"))
 LOSS_TOLERANCE = 1e-3  # two float32 programs drift apart by rounding, step after step
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="folder or Hub id")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--rows", help="a file of pairs")
-    source.add_argument("--random", nargs=2, type=int, metavar=("PROMPT", "COMPLETION"), help="random ids, this long")
-    parser.add_argument("--max-prompt-tokens", type=int, default=512, help="prompts lose tokens on the left")
-    parser.add_argument("--batch-size", type=int, default=4, help="pairs of an optimiser step")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each way, alternating")
-    parser.add_argument("--tokens-per-microbatch", type=int, default=1024, help="prefopt's memory knob")
-    parser.add_argument("--learning-rate", type=float, default=1e-5)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--attention", default=None, help="prefopt's: sdpa, flex_attention, ...; TRL takes sdpa")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--record", type=Path, help="write the result here, as JSON")
-    return parser.parse_args()
-
-
-def pairs(args):
-    """Rows of token ids, drawn with a fixed seed."""
-    number = args.batch_size * args.steps
-    draw = random.Random(0)
-    if args.random:
-        prompt, completion = args.random
-        vocabulary = AutoConfig.from_pretrained(args.model).get_text_config().vocab_size
-        ids = lambda length: [draw.randrange(vocabulary) for _ in range(length)]  # noqa: E731
-        return [
-            {"prompt_ids": ids(prompt), "chosen_ids": ids(completion), "rejected_ids": ids(completion)}
-            for _ in range(number)
-        ]
-    rows, _ = load_rows(args.rows, AutoTokenizer.from_pretrained(args.model), max_length=10**6)
-    return [
-        {
-            "prompt_ids": list(row.prompt[-args.max_prompt_tokens :]),
-            "chosen_ids": list(row.completions[0].ids),
-            "rejected_ids": list(row.completions[1].ids),
-        }
-        for row in draw.sample(rows, number)
-    ]
-
-
-def run(library, mode, rows, args):
-    job = {**vars(args), "rows": str(rows), "mode": mode, "record": None}
-    threads = {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-W", "ignore", str(HERE / f"{library}_side.py"), json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads})
-    if done.returncode:
-        sys.exit(f"{library} {mode} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def flops(rows, model):
@@ -105,7 +50,9 @@ def flops(rows, model):
 
 
 def main():
-    args = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    args = parser.parse_args()
     console = Console()
     rows = pairs(args)
     order = [index for step in batches(len(rows), args.batch_size, steps=args.steps, seed=0) for index in step]
@@ -121,7 +68,7 @@ def main():
         files["trl"].write_text(json.dumps([rows[index] for index in order]))  # prefopt's own order
         for _ in range(args.rounds):
             for library, mode in WAYS:
-                found[library, mode].append(run(library, mode, files[library], args))
+                found[library, mode].append(run(library, files[library], args, mode=mode))
                 last = found[library, mode][-1]
                 steps = " ".join(f"{seconds:.1f}" for seconds in last["step_seconds"])
                 console.print(

@@ -131,10 +131,9 @@ def attend(
     query = query.view(num_groups, -1, *query.shape[2:])
     key, value = key.transpose(0, 1), value.transpose(0, 1)
     window = sliding_window if sliding_window is not None and sliding_window < trees.longest else None
-    if softcap is None and window is None and _native_name(module) == "flex_attention":
-        flat = query.flatten(0, 1)[None], key.transpose(0, 1), value.transpose(0, 1)
-        flexed: Tensor = _flex(query)(*flat, block_mask=trees.block_mask, scale=scaling, enable_gqa=True)
-        return flexed.transpose(1, 2), None
+    # Without a GPU to compile for, FlexAttention has no backward pass to rely on.
+    if query.is_cuda and softcap is None and window is None and _native_name(module) == "flex_attention":
+        return _flex(query, key, value, scaling, trees).transpose(1, 2), None
     pieces = zip(*(torch.split(each, trees.lengths, 2) for each in (query, key, value)), strict=True)
     outs = []
     for tree in trees.trees:
@@ -182,9 +181,12 @@ def _causal(
     return torch.dropout(weights, dropout, dropout > 0) @ value
 
 
-def _flex(query: Tensor) -> Any:
-    """FlexAttention, compiled where a GPU runs it; without compilation it holds the whole square of scores."""
-    return _compiled_flex() if query.is_cuda else flex_attention
+def _flex(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, trees: Segments) -> Tensor:
+    """[1, A, T, D] attention over the whole row by FlexAttention, for `query` and `key` as `_causal` takes them."""
+    flat = query.flatten(0, 1)[None], key.transpose(0, 1), value.transpose(0, 1)
+    run = _compiled_flex() if query.is_cuda else flex_attention
+    out: Tensor = run(*flat, block_mask=trees.block_mask, scale=scaling, enable_gqa=True)
+    return out
 
 
 @cache

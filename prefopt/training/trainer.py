@@ -66,10 +66,14 @@ class Trainer:
             ConfigError: the processes that were asked for did not find each other.
         """
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
+        wanted = int(os.environ.get("WORLD_SIZE", "1"))
         self._accelerator = Accelerator(
-            mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1)
+            # Of several processes without a GPU accelerate makes a group only when told that there is none.
+            cpu=wanted > 1 and not torch.accelerator.is_available(),
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
-        wanted, found = int(os.environ.get("WORLD_SIZE", "1")), self._accelerator.num_processes
+        found = self._accelerator.num_processes
         if found != wanted:
             raise ConfigError(f"the run was started with {wanted} processes, but {found} share a process group")
         self._ranks = Ranks(self._accelerator.process_index, found)
@@ -139,10 +143,10 @@ class Trainer:
         }
 
 
-def _enable_checkpointing(policy: PreTrainedModel) -> None:
+def _enable_checkpointing(policy: PreTrainedModel, **settings: Any) -> None:
     # transformers renamed the method on the way to version 6.
     enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
-    enable()
+    enable(settings or None)
 
 
 def _rewards(loss: Objective, result: StepResult) -> dict[str, float]:

@@ -25,7 +25,7 @@ def plain_logps(model):
     return torch.tensor(found, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gemma2_sliding"])
 @pytest.mark.parametrize("budget", [16, 40, 10**6])
 @pytest.mark.parametrize("chunked_head", [True, False])
 def test_trees_agree_with_plain_rows(architecture, budget, chunked_head):

@@ -1,0 +1,91 @@
+"""Run by `torchrun` in two gloo processes: gradients on two ranks against one, for every loss; JSON into argv[1]."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import prefopt
+from prefopt.config import TrainingConfig
+from prefopt.engine.accumulation import accumulate
+from prefopt.engine.logps import Scorer
+from prefopt.engine.ranks import ALONE, Ranks
+from prefopt.training.trainer import Trainer
+from tests.engine.rows import random_rows
+from tests.models import tiny_model
+from tests.training.runs import TRAINING
+
+BUDGETS = (10**6, 50, 21)
+
+
+def gathered(parameter):
+    grad = parameter.grad
+    return grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+
+
+def gradient(policy, reference, loss, rows, budget, ranks):
+    policy.zero_grad()
+    result = accumulate(policy, reference, loss, rows, tokens_per_microbatch=budget, ranks=ranks)
+    grads = [gathered(parameter) for parameter in policy.parameters() if parameter.grad is not None]
+    return result.loss, torch.cat([grad.flatten() for grad in grads]).double()
+
+
+def wrapped(how, scorer):
+    scorer = copy.deepcopy(scorer)
+    if how == "ddp":
+        return DistributedDataParallel(scorer)
+    mesh = init_device_mesh("cpu", (2,))
+    layers = scorer.model.base_model
+    for layer in getattr(layers, "layers", None) or layers.h:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(scorer, mesh=mesh)
+
+
+def gradients(ranks):
+    registry = prefopt.load_registry()
+    found = {}
+    for architecture, dtype in (("gpt2", torch.float64), ("llama", torch.float32)):
+        policy, reference = (Scorer(tiny_model(architecture, seed=seed, dtype=dtype)) for seed in (0, 1))
+        for how in ("ddp", "fsdp2"):
+            spread = wrapped(how, policy)
+            for name in sorted(registry.losses):
+                for num_rows in (8, 1):
+                    rows = random_rows("pairs", num_rows)
+                    alone, truth = gradient(policy, reference, registry.loss(name), rows, 10**6, ALONE)
+                    for budget in BUDGETS:
+                        loss, grad = gradient(spread, reference, registry.loss(name), rows, budget, ranks)
+                        case = f"{how} {dtype} {name} {num_rows} rows budget {budget}"
+                        found[case] = [float((grad - truth).norm() / truth.norm()), abs(loss - alone) / abs(alone)]
+    return found
+
+
+def losses():
+    policy, reference = (Scorer(tiny_model("llama", seed=seed)) for seed in (0, 1))
+    steps = []
+    training = TrainingConfig(**TRAINING)
+    Trainer(policy, reference, prefopt.get_loss("kto"), random_rows("pairs", 10), training).run(
+        lambda step: steps.append(step.metrics)
+    )
+    return [[step["loss"], step["grad_norm"], step["reward_margin"]] for step in steps]
+
+
+def main():
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo")
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    found = {"gradients": gradients(ranks), "steps": losses()}
+    Path(sys.argv[1] + str(ranks.index)).write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+main()
