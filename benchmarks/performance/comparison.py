@@ -20,6 +20,7 @@ def add_arguments(parser):
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--rows", help="a file of pairs")
     source.add_argument("--random", nargs=2, type=int, metavar=("PROMPT", "COMPLETION"), help="random ids, this long")
+    parser.add_argument("--pairs-per-prompt", type=int, default=1, help="of random rows: as in rankings made pairs")
     parser.add_argument("--max-prompt-tokens", type=int, default=512, help="prompts lose tokens on the left")
     parser.add_argument("--batch-size", type=int, default=4, help="pairs of an optimiser step")
     parser.add_argument("--steps", type=int, default=4)
@@ -40,11 +41,16 @@ def pairs(args):
     if args.random:
         prompt, completion = args.random
         vocabulary = AutoConfig.from_pretrained(args.model).get_text_config().vocab_size
-        ids = lambda length: [draw.randrange(vocabulary) for _ in range(length)]  # noqa: E731
-        return [
-            {"prompt_ids": ids(prompt), "chosen_ids": ids(completion), "rejected_ids": ids(completion)}
-            for _ in range(number)
-        ]
+
+        def ids(length):
+            return [draw.randrange(vocabulary) for _ in range(length)]
+
+        rows = []
+        for index in range(number):
+            shared = index % args.pairs_per_prompt
+            first = rows[-1]["prompt_ids"] if shared else ids(prompt)
+            rows.append({"prompt_ids": first, "chosen_ids": ids(completion), "rejected_ids": ids(completion)})
+        return rows
     rows, _ = load_rows(args.rows, AutoTokenizer.from_pretrained(args.model), max_length=10**6)
     return [
         {

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from comparison import add_arguments, pairs, run
 from measures import matmul_flops_per_second
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM
@@ -64,8 +65,9 @@ def main():
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         files = {"prefopt": Path(folder, "prefopt.json"), "trl": Path(folder, "trl.json")}
-        files["prefopt"].write_text(json.dumps(rows))
-        files["trl"].write_text(json.dumps([rows[index] for index in order]))  # prefopt's own order
+        files["trl"].write_text(json.dumps(rows))
+        shuffled = dict(zip(order, rows, strict=True))  # so that prefopt's own shuffle gives the order of TRL's file
+        files["prefopt"].write_text(json.dumps([shuffled[index] for index in range(len(rows))]))
         for _ in range(args.rounds):
             for library, mode in WAYS:
                 found[library, mode].append(run(library, files[library], args, mode=mode))
@@ -101,9 +103,13 @@ def main():
 
 
 def show(console, args, summary, gap, floor_flops, rates):
-    table = Table(title=f"{args.batch_size} pairs a step, {args.steps} steps, {args.rounds} rounds")
-    for column in ("", "median step", "mean step", "tokens/s", "peak", "floor share", "with scoring"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(
+        title=f"{args.batch_size} pairs a step, {args.steps} steps, {args.rounds} rounds",
+        caption="epoch: all steps and, where there is one, the scoring pass",
+        box=box.SIMPLE,
+    )
+    for column in ("", "median step", "mean step", "tokens/s", "peak", "of floor", "epoch"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for way, one in summary.items():
         table.add_row(
             way,
@@ -112,7 +118,7 @@ def show(console, args, summary, gap, floor_flops, rates):
             f"{one['tokens_per_second']:.0f}",
             f"{one['peak_bytes'] / 1e9:.2f} GB",
             f"{one['share_of_floor']:.2f}",
-            f"{one['epoch_seconds']:.1f} s",
+            f"{one['epoch_seconds']:.0f} s",
         )
     console.print(table)
     ours, live, stored = summary["prefopt precomputed"], summary["trl live"], summary["trl precomputed"]
