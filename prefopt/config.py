@@ -34,8 +34,9 @@ class ModelConfig(_Section):
     """Precision of the weights and of every product."""
     gguf_file: str | None = None
     """A GGUF file inside `name` to read the weights and the tokenizer from."""
-    attention: Literal["sdpa", "eager"] | None = None
-    """The attention implementation of transformers; null: the fastest it has for the model."""
+    attention: Literal["sdpa", "eager", "flex_attention"] | None = None
+    """The attention of transformers for plain rows; null: the fastest it has for the model. Packed trees take SDPA tree
+    by tree, or with flex_attention (it needs a CUDA GPU) one block mask over the whole row."""
 
 
 class DataConfig(_Section):

@@ -1,6 +1,6 @@
 """One run of prefopt's trainer on rows of token ids; prints what it measured as one line of JSON.
 
-Started by vs_trl.py in a process of its own, so that the peak memory is its own.
+Started by vs_trl.py and ledger.py in a process of its own, so that the peak memory is its own.
 """
 
 import copy
@@ -30,11 +30,15 @@ def completion(ids):
 
 
 class Fresh(_Scratch):
-    """New memory for every chunk of logits."""
+    """New memory for every chunk of logits, and none kept for the backward pass."""
 
-    def take(self, *shape):
+    @property
+    def owner(self):
+        return None
+
+    @owner.setter
+    def owner(self, _):
         self._room = None
-        return super().take(*shape)
 
 
 def fresh_chunks(policy):

@@ -29,7 +29,7 @@ class Tree:
 def grow(slots: Iterable[tuple[tuple[int, ...], Completion]], owners: Sequence[int]) -> list[Tree]:
     """One tree per distinct prompt; rows with an empty prompt (one token) each grow their own.
 
-    One token is not worth sharing: a tree over all such rows of a batch would pay for attention over the whole batch.
+    One token is not worth sharing, and small trees spread more evenly over micro-batches and ranks.
 
     Args:
         slots: (prompt ids, completion) of every slot, in order.

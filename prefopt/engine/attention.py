@@ -131,7 +131,7 @@ def attend(
     query = query.view(num_groups, -1, *query.shape[2:])
     key, value = key.transpose(0, 1), value.transpose(0, 1)
     window = sliding_window if sliding_window is not None and sliding_window < trees.longest else None
-    # Without a GPU to compile for, FlexAttention has no backward pass to rely on.
+    # Without a GPU to compile it for, FlexAttention has no backward pass to rely on.
     if query.is_cuda and softcap is None and window is None and _native_name(module) == "flex_attention":
         return _flex(query, key, value, scaling, trees).transpose(1, 2), None
     pieces = zip(*(torch.split(each, trees.lengths, 2) for each in (query, key, value)), strict=True)

@@ -39,9 +39,12 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
     Dropout would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
 
     Raises:
-        ModelError: there is no causal language model at that place, or its weights are not complete and finite.
+        ModelError: there is no causal language model at that place, its weights are not complete and finite, or the
+            attention asked for has no GPU to run on.
     """
     _check_place(model)
+    if model.attention == "flex_attention" and not torch.cuda.is_available():
+        raise ModelError("model.attention = 'flex_attention' needs a CUDA GPU, and there is none; leave it out")
     source = _source(model)
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:

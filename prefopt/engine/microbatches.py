@@ -29,7 +29,8 @@ def cut(trees: Iterable[Tree], max_tokens: int, *, packed: bool = True, num_rank
 def _balanced(pieces: Sequence[Tree], max_tokens: int, num_ranks: int) -> list[list[Tree]]:
     """As few micro-batches as fit, about equally full: each piece, the longest first, goes where the least is."""
     total = sum(piece.num_tokens for piece in pieces)
-    count = max(1, -(-total // (max_tokens * num_ranks))) * num_ranks
+    # No more than there are pieces: each rank computes as often as any other, so an empty one costs a stand-in.
+    count = min(-(-total // (max_tokens * num_ranks)), -(-len(pieces) // num_ranks)) * num_ranks
     while True:
         loads = [(0, number) for number in range(count)]
         microbatches: list[list[Tree]] = [[] for _ in range(count)]

@@ -39,6 +39,12 @@ def test_attention_is_the_one_asked_for(model_folder, attention):
     assert load_model(place(model_folder, attention=attention)).config._attn_implementation == attention
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_flex_attention_without_a_gpu_is_refused(model_folder):
+    with pytest.raises(ModelError, match="'flex_attention' needs a CUDA GPU"):
+        load_model(ModelConfig(name=str(model_folder), attention="flex_attention"))
+
+
 def test_a_missing_folder_suggests_its_neighbour(model_folder):
     with pytest.raises(ModelError, match="does not exist; did you mean .*tiny"):
         load_tokenizer(place(model_folder.with_name("tinny")))

@@ -21,6 +21,7 @@ def test_every_slot_is_laid_out_once_and_the_budget_holds(slots, budget, packed,
     found = sorted(slot for trees in microbatches for tree in trees for slot, _ in tree.branches)
     assert found == list(range(len(slots)))
     assert len(microbatches) % num_ranks == 0
+    assert sum(not trees for trees in microbatches) < num_ranks
     assert microbatches[0]
     for trees in microbatches:
         sizes = [tree.num_tokens for tree in trees]
