@@ -272,12 +272,14 @@ def _prove(
     loss: Objective,
     watcher: Watcher,
 ) -> Scorer:
-    """The model as the engine may use it, found out on the two longest rows."""
-    check_fit(model, tokenizer, settings.name, largest_sequence(rows)[0] + 1)
+    """The model as the engine may use it, found out on the longest sequence and on the row with the most tokens."""
+    needed, longest = largest_sequence(rows)
+    check_fit(model, tokenizer, settings.name, needed + 1)
     # Where the run will compute: another device has other kernels.
     model.to(PartialState().device)
-    longest = sorted(rows, key=lambda row: -len(row.prompt) - sum(len(own.ids) for own in row.completions))[:2]
-    scorer, notes = prove(model, Assembly.of(longest, loss).trees())
+    others = [row for row in rows if row is not longest] or [longest]
+    fullest = max(others, key=lambda row: len(row.prompt) + sum(len(own.ids) for own in row.completions))
+    scorer, notes = prove(model, Assembly.of([longest, fullest], loss).trees())
     for note in notes:
         watcher.say(note)
     return scorer

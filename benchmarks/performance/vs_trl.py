@@ -113,17 +113,17 @@ def show(console, args, summary, gap, floor_flops, rates):
         caption="epoch: all steps and, where there is one, the scoring pass",
         box=box.SIMPLE,
     )
-    for column in ("", "median step", "mean step", "tokens/s", "peak", "of floor", "epoch"):
+    for column in ("", "median s", "mean s", "tokens/s", "peak GB", "of floor", "epoch s"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for way, one in summary.items():
         table.add_row(
             way,
-            f"{one['median_step_seconds']:.2f} s",
-            f"{one['mean_step_seconds']:.2f} s",
+            f"{one['median_step_seconds']:.2f}",
+            f"{one['mean_step_seconds']:.2f}",
             f"{one['tokens_per_second']:.0f}",
-            f"{one['peak_bytes'] / 1e9:.2f} GB",
+            f"{one['peak_bytes'] / 1e9:.2f}",
             f"{one['share_of_floor']:.2f}",
-            f"{one['epoch_seconds']:.0f} s",
+            f"{one['epoch_seconds']:.0f}",
         )
     console.print(table)
     ours, live, stored = summary["prefopt precomputed"], summary["trl live"], summary["trl precomputed"]

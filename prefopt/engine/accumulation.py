@@ -21,7 +21,7 @@ from prefopt.engine.assembly import Assembly
 from prefopt.engine.layout import Layout
 from prefopt.engine.logps import LogpSource, Scorer, TokenLogps, by_slot, collect
 from prefopt.engine.ranks import ALONE, Ranks, exchanging, unwrapped
-from prefopt.errors import NonFiniteLossError
+from prefopt.errors import NonFiniteLossError, PluginError
 from prefopt.loss import LossOutput
 from prefopt.weighted import Objective
 
@@ -86,10 +86,10 @@ def accumulate(
     microbatches = scorer.cut(trees, budget, ranks)
     homes = [assembly.within(slot for tree in part for slot, _ in tree.branches) for part in microbatches]
     whole = sum(map(len, homes)) == len(assembly.owners)
+    normalisers = _normalisers(loss, assembly)
     passes = _Passes(policy, scorer, backward, ranks)
 
     if len(microbatches) == 1 or (whole and not loss.needs.coupled):
-        normalisers = _normalisers(loss, assembly)
 
         def part_of_loss(number: int, layout: Layout, values: Tensor) -> Tensor:
             if not homes[number]:  # a ranking of equals has completions, but no loss row
@@ -103,10 +103,10 @@ def accumulate(
         leaf = TokenLogps(policies.values.requires_grad_(), policies.lengths)
         batch = assembly.batch(leaf, references, loss, state)
         output = _finite(loss(batch), assembly)
-        (slope,) = torch.autograd.grad(_reduce(output, batch, _totals(output, batch)), leaf.values)
+        (slope,) = torch.autograd.grad(_reduce(output, batch, normalisers), leaf.values)
         policies.values.requires_grad_(False)
         slopes = TokenLogps(slope, policies.lengths).split()
-        live = {slot for slot, piece in enumerate(slopes) if piece.any()}
+        live = _moved(slope, policies)
         moving = [pruned for tree in trees if (pruned := prune(tree, live))]
 
         def along_slopes(_: int, layout: Layout, values: Tensor) -> Tensor:
@@ -118,7 +118,9 @@ def accumulate(
     with torch.no_grad():
         batch = assembly.batch(policies, references, loss, state)
         output = _finite(loss(batch), assembly)
-        total = _reduce(output, batch, _totals(output, batch))
+        totals = _totals(output, batch)
+        _check_normalisers(loss, normalisers, totals)
+        total = _reduce(output, batch, totals)
     return StepResult(float(total), output, assembly, policies, references, passes.num_tokens)
 
 
@@ -204,11 +206,26 @@ def _normalisers(loss: Objective, assembly: Assembly) -> dict[str, Tensor]:
     return _totals(loss(batch), batch)
 
 
-def _finite(output: LossOutput, assembly: Assembly, loss_rows: Sequence[int] | None = None) -> LossOutput:
+def _moved(slope: Tensor, logps: TokenLogps) -> set[int]:
+    """The slots whose log-probs the loss depends on."""
+    largest = TokenLogps(slope.abs(), logps.lengths).sums
+    return set(largest.nonzero()[:, 0].tolist())
+
+
+def _check_normalisers(loss: Objective, known: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Hold the normalisers read off stand-ins against those of the true log-probs: lengths and labels alone decide."""
+    for name, total in found.items():
+        if not torch.allclose(known[name].to(total), total, rtol=1e-5):
+            raise PluginError(
+                f"loss {loss.name}: the normaliser of term {name!r} depends on log-probs ({float(known[name]):.6g} for "
+                f"stand-ins, {float(total):.6g} for this batch); it may depend on lengths and labels only"
+            )
+
+
+def _finite(output: LossOutput, assembly: Assembly) -> LossOutput:
     finite = output.losses.isfinite()
     if not finite.all():
-        rows = range(len(assembly.owners)) if loss_rows is None else loss_rows
-        bad = [row for row, good in zip(rows, finite.tolist(), strict=True) if not good]
+        bad = [row for row, good in enumerate(finite.tolist()) if not good]
         names = assembly.names(assembly.owners[row] for row in bad)
         raise NonFiniteLossError(f"the loss is {output.losses[~finite][0].item()} on {names}")
     return output

@@ -25,6 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _PREFIX = "trees+"
+_FOREIGN = ("s_aux", "position_bias", "head_mask", "cache")
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -64,14 +65,15 @@ class Segments:
             return (tree_T[key] == tree_T[query]) & same & (key <= query)
 
         size = len(tree_ids)
-        return create_block_mask(seen, None, None, size, size, device=str(self.device))
+        make = _compiled(create_block_mask) if self.device.type == "cuda" else create_block_mask
+        return make(seen, None, None, size, size, device=str(self.device))
 
 
 def install(model: PreTrainedModel) -> None:
     """Let the model attend over trees when its forward is given `trees`, and as it always did when it is not.
 
-    Safe to repeat. Models that do not take their attention from transformers' interface are left as they are; the proof
-    at the start of a run finds them out.
+    Safe to repeat. Models that do not take their attention from transformers' interface never ask; the proof at the
+    start of a run finds them out.
     """
     native = model.config._attn_implementation or "eager"
     if native.startswith(_PREFIX):
@@ -120,12 +122,18 @@ def attend(
 
     Returns:
         [1, T, A, D], and no attention weights.
+
+    Raises:
+        ValueError: the model asks for an attention that trees do not have: sinks, a bias by position, both directions.
     """
     if trees is None:
         told = {"softcap": softcap, "sliding_window": sliding_window}
         given = {name: setting for name, setting in told.items() if setting is not None}
         plain = _native(module)
         return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **given, **others)
+    foreign = sorted(name for name in _FOREIGN if others.get(name) is not None)
+    if foreign or others.get("is_causal") is False:
+        raise ValueError(f"attention over trees does not know {', '.join(foreign) or 'is_causal=False'}")
     num_groups = key.shape[1]
     # With one row, the groups of heads that share a key head can be the batch: keys are then expanded without a copy.
     query = query.view(num_groups, -1, *query.shape[2:])
@@ -184,14 +192,15 @@ def _causal(
 def _flex(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, trees: Segments) -> Tensor:
     """[1, A, T, D] attention over the whole row by FlexAttention, for `query` and `key` as `_causal` takes them."""
     flat = query.flatten(0, 1)[None], key.transpose(0, 1), value.transpose(0, 1)
-    run = _compiled_flex() if query.is_cuda else flex_attention
+    run: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
     out: Tensor = run(*flat, block_mask=trees.block_mask, scale=scaling, enable_gqa=True)
     return out
 
 
 @cache
-def _compiled_flex() -> Any:
-    return torch.compile(flex_attention)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For any length of the row; uncompiled, both functions hold the whole square of query and key."""
+    return torch.compile(function, dynamic=True)
 
 
 def _native_name(module: nn.Module) -> str:

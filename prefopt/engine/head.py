@@ -1,4 +1,4 @@
-"""The language-model head on scored tokens only, in chunks, so that no (tokens, vocabulary) tensor outlives its chunk.
+"""The language-model head on scored tokens only, in chunks, so that the logits of all tokens never exist together.
 
 Shapes: N scored tokens, C tokens of a chunk, H hidden, V vocabulary.
 """
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-# 64 MiB of float32 logits at a time: large enough for full-speed products, small beside any model's activations.
-_CHUNK_ELEMENTS = 2**24
+# 64 MiB of float32 logits at a time, 256 MiB on a GPU: large enough for full-speed products, small beside activations.
+_CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
 
 
 class _Scratch:
@@ -54,7 +54,8 @@ class Head:
 
     def token_logps(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
         """[N] log-probs of the targets, at least float32, nats."""
-        chunk = max(1, _CHUNK_ELEMENTS // self.linear.weight.shape[0])
+        weight = self.linear.weight
+        chunk = max(1, _CHUNK_ELEMENTS.get(weight.device.type, 2**24) // weight.shape[0])
         logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
             hidden_NH,
             self.linear.weight,
@@ -84,9 +85,11 @@ def read_head(model: PreTrainedModel) -> Head | None:
 
 
 class _TokenLogps(torch.autograd.Function):
-    """Log-probs chunk by chunk; the backward pass computes the logits again, of all chunks but the last.
+    """Log-probs chunk by chunk; the backward pass computes the logits again.
 
-    Chunks hold exponentials of logits less their largest, E, and their row sums: the probabilities are E / sum.
+    The probabilities of a chunk are E / sum, with E the exponentials of logits less their largest. Those of the last
+    chunk still lie in the scratch when the backward pass begins, unless another call wrote there or a cap needs the
+    logits themselves; they are not computed again.
     """
 
     @staticmethod

@@ -51,7 +51,7 @@ class Layout:
         """
         if self.segments is None:
             return {"input_ids": self.input_ids_RT}
-        unread = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=self.input_ids_RT.device)
+        unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.input_ids_RT.device)
         return {
             "input_ids": self.input_ids_RT,
             "position_ids": self.position_ids_RT,

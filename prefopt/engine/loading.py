@@ -34,9 +34,9 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_model(model: ModelConfig) -> PreTrainedModel:
-    """The causal language model, in training mode with every dropout off.
+    """The causal language model in evaluation mode, with every dropout off should a trainer set another mode.
 
-    Dropout would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
+    Randomness would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
 
     Raises:
         ModelError: there is no causal language model at that place, its weights are not complete and finite, or the
@@ -49,9 +49,10 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:
         config = AutoConfig.from_pretrained(model.name, **source)
-        for name, value in config.to_dict().items():
-            if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
-                setattr(config, name, 0.0)
+        for part in {id(part): part for part in (config, config.get_text_config())}.values():
+            for name, value in part.to_dict().items():
+                if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
+                    setattr(part, name, 0.0)
         loaded, info = from_pretrained(
             model.name,
             config=config,
@@ -67,7 +68,7 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
     if model.gguf_file is not None:
         # In memory the weights are plain again; these marks describe the file and would forbid saving.
         del loaded.hf_quantizer, loaded.config.quantization_config
-    loaded.train()
+    loaded.train(False)
     return loaded
 
 

@@ -88,7 +88,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         self.packed = packed
-        self.head = read_head(model) if chunked_head else None
+        self.head = read_head(model) if chunked_head and model.base_model is not model else None
         if packed:
             install(model)
 

@@ -11,6 +11,7 @@ from prefopt.data.row import Completion
 from prefopt.data.trees import Tree
 from prefopt.engine.attention import uninstall
 from prefopt.engine.logps import Scorer
+from prefopt.errors import ModelError
 
 # Above the rounding of one forward pass (norms round to float32 even in float64 models), far below the effect of a
 # wrong position, of branches that see each other, or of a logit cap left out.
@@ -21,48 +22,86 @@ _NUM_PROOF_TOKENS = 32
 def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[str]]:
     """A scorer that uses what the model was found to take, and a sentence for each thing it does not.
 
-    The truth is the model's own forward on plain rows. A recurrent layer, positions that break or an attention that
-    looks elsewhere show on packed trees; an unknown treatment of logits shows with the chunked head.
+    The truth is the model's own forward on one prompt with one completion at a time. What depends on neighbours or
+    padding shows on plain rows side by side; a recurrent layer, positions that break or an attention that looks
+    elsewhere on packed trees; an unknown treatment of logits with the chunked head.
 
     Args:
         model: a causal language model.
         trees: a few trees, the longest of the run among them.
+
+    Raises:
+        ModelError: the model cannot be run on these rows, or what it predicts depends on what follows or lies beside.
     """
     name, tolerance = type(model).__name__, _TOLERANCE_NATS[model.dtype]
-    trees = [_shortened(tree) for tree in trees]
-    truth = Scorer(model, packed=False, chunked_head=False)
-    notes = []
+    trees = [_sampled(tree) for tree in trees]
+    together = sum(tree.num_tokens for tree in trees)
     try:
-        gap = _gap(Scorer(model, chunked_head=False), truth, trees)
-        fault = None if gap <= tolerance else f"gives other log-probs on packed trees (by up to {gap:.2g} nats)"
-    except Exception as error:  # whatever a model does with inputs it does not know
-        fault = f"cannot read packed trees ({type(error).__name__}: {error})"
-    if fault is not None:
+        truth = Scorer(model, packed=False, chunked_head=False).score(trees, tokens_per_microbatch=1)
+    except Exception as error:  # whatever a model may raise
+        raise ModelError(f"{name} cannot be run on a row of the data ({_told(error)})") from error
+
+    def gap(**ways: bool) -> float:
+        """The largest difference of a token's log-prob from the truth, in nats; NaN counts as infinite."""
+        found = Scorer(model, **ways).score(trees, tokens_per_microbatch=max(together, _padded(trees)))
+        return float((found.values - truth.values).abs().nan_to_num(nan=torch.inf).max())
+
+    beside = gap(packed=False, chunked_head=False)
+    if not beside <= tolerance:
+        raise ModelError(
+            f"{name} predicts a token otherwise when rows lie side by side (by up to {beside:.2g} nats): it sees what "
+            "follows, or rows of other lengths; it is no causal language model that can be trained in batches"
+        )
+    notes = []
+
+    def takes(way: str, fault: str, instead: str, **ways: bool) -> bool:
+        try:
+            found = gap(**ways)
+            reason = None if found <= tolerance else f"{fault} (by up to {found:.2g} nats)"
+        except Exception as error:  # whatever a model does with inputs it does not know
+            reason = f"cannot take {way} ({_told(error)})"
+        if reason is not None:
+            notes.append(f"{name} {reason}: {instead}")
+        return reason is None
+
+    packed = takes(
+        "packed trees",
+        "gives other log-probs on packed trees",
+        "using plain rows, slower and as exact",
+        packed=True,
+        chunked_head=False,
+    )
+    if not packed:
         uninstall(model)
-        notes.append(f"{name} {fault}: using plain rows, slower and as exact")
-    chunked = Scorer(model, packed=False)
-    if chunked.head is None:
-        chunks = False
+    if Scorer(model, packed=False).head is None:
+        chunked = False
         notes.append(f"the head of {name} is no plain linear layer: its logits are computed all at once")
     else:
-        gap = _gap(chunked, truth, trees)
-        chunks = gap <= tolerance
-        if not chunks:
-            notes.append(
-                f"{name} does more to its logits than the chunked head knows (by up to {gap:.2g} nats): they are "
-                "computed all at once"
-            )
-    return Scorer(model, packed=fault is None, chunked_head=chunks), notes
+        chunked = takes(
+            "a chunked head",
+            "does more to its logits than the chunked head knows",
+            "they are computed all at once",
+            packed=False,
+            chunked_head=True,
+        )
+    return Scorer(model, packed=packed, chunked_head=chunked), notes
 
 
-def _shortened(tree: Tree) -> Tree:
-    """Whole prompts, for what depends on length; few scored tokens, for the dense logits to stay small."""
-    branches = [(slot, own.ids[:_NUM_PROOF_TOKENS]) for slot, own in tree.branches]
-    return Tree(tree.prompt, tuple((slot, Completion(ids, (True,) * len(ids))) for slot, ids in branches))
+def _sampled(tree: Tree) -> Tree:
+    """Whole rows, for what depends on length; scored only where branches begin and end, for the dense logits' sake."""
+    few = _NUM_PROOF_TOKENS // 2
+    branches = []
+    for slot, own in tree.branches:
+        scored = tuple(place < few or place >= len(own.ids) - few for place in range(len(own.ids)))
+        branches.append((slot, Completion(own.ids, scored)))
+    return Tree(tree.prompt, tuple(branches))
 
 
-def _gap(scorer: Scorer, truth: Scorer, trees: Sequence[Tree]) -> float:
-    """The largest difference between two log-probs of one token, in nats; NaN counts as infinite."""
-    tokens = sum(tree.num_tokens for tree in trees)  # all in one row
-    one, other = (each.score(trees, tokens_per_microbatch=tokens) for each in (scorer, truth))
-    return float((one.values - other.values).abs().nan_to_num(nan=torch.inf).max())
+def _padded(trees: Sequence[Tree]) -> int:
+    """Tokens of all branches as plain rows side by side, padding included."""
+    lengths = [len(tree.prompt) + len(own.ids) - 1 for tree in trees for _, own in tree.branches]
+    return len(lengths) * max(lengths)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

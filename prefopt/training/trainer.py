@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -25,6 +25,7 @@ from prefopt.training.batches import batches, num_steps
 from prefopt.training.optimization import build_optimizer, build_scheduler
 from prefopt.weighted import Objective
 
+_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU, DistributedType.MULTI_NPU)
 _OWN_METRICS = frozenset(
     (
         "step loss reward_accuracy reward_margin grad_norm learning_rate num_rows num_tokens step_seconds evaluation"
@@ -54,7 +55,7 @@ class Trainer:
         """Prepare a run.
 
         Args:
-            policy: the model to train, in place.
+            policy: the model to train, in place, as `prefopt.engine.parity.prove` found it can be used.
             reference: the model to freeze or its values, or None for losses that need none.
             loss: one loss or a weighted sum.
             rows: the training rows.
@@ -63,7 +64,8 @@ class Trainer:
         Started in several processes (`torchrun`), each is given all rows and computes its part of every batch.
 
         Raises:
-            ConfigError: the processes that were asked for did not find each other.
+            ConfigError: the processes that were asked for did not find each other, or would share the model otherwise
+                than by DDP.
         """
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
@@ -76,6 +78,9 @@ class Trainer:
         found = self._accelerator.num_processes
         if found != wanted:
             raise ConfigError(f"the run was started with {wanted} processes, but {found} share a process group")
+        if self._accelerator.distributed_type not in (DistributedType.NO, *_DDP):
+            kind = self._accelerator.distributed_type.value
+            raise ConfigError(f"the run was started for {kind}; this version's trainer takes DDP only")
         self._ranks = Ranks(self._accelerator.process_index, found)
         self._loss = loss
         self._rows = rows
@@ -84,10 +89,13 @@ class Trainer:
         self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
         torch.manual_seed(training.seed)
         if training.gradient_checkpointing:
+            policy.model.train()  # layers check the mode; every dropout is zero
             _enable_checkpointing(policy.model)
         optimizer = build_optimizer(policy.parameters(), training)
         scheduler = build_scheduler(optimizer, training, self.num_steps)
-        self.policy, self._optimizer, self._scheduler = self._accelerator.prepare(policy, optimizer, scheduler)
+        self.policy, self._optimizer = self._accelerator.prepare(policy, optimizer)
+        # Accelerate would step a schedule once a process; `batch_size` counts the rows of all, and so do our steps.
+        self._scheduler = scheduler
         self._reference = reference
         if isinstance(reference, Scorer):
             self._reference = reference.requires_grad_(False).to(self._accelerator.device)

@@ -10,7 +10,7 @@ import prefopt
 from prefopt.data.row import Completion, Row
 from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import Scorer
-from prefopt.errors import NonFiniteLossError
+from prefopt.errors import NonFiniteLossError, PluginError
 from prefopt.weighted import WeightedSum
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
@@ -162,3 +162,24 @@ def test_a_loss_that_is_not_finite_names_its_rows(name, budget):
     model.zero_grad()
     with pytest.raises(NonFiniteLossError, match="random row 3"):
         accumulate(Scorer(model), Scorer(reference), REGISTRY.loss(name), rows, tokens_per_microbatch=budget)
+
+
+def test_a_normaliser_that_reads_log_probs_is_refused():
+    class Wrong(prefopt.PairLoss):
+        """A loss with a forbidden normaliser."""
+
+        name = "wrong"
+        needs = prefopt.Needs(rows={"pairs"})
+
+        def values(self, batch):
+            return -batch.chosen.policy
+
+        def __call__(self, batch):
+            values = self.values(batch)
+            return prefopt.LossOutput(values, terms={"main": (values, values.detach().abs())})
+
+        def reward(self, completions):
+            return completions.policy
+
+    with pytest.raises(PluginError, match="the normaliser of term 'main' depends on log-probs"):
+        gradient(tiny_model("llama"), None, Wrong(), random_rows("pairs", 4), tokens_per_microbatch=10**6)

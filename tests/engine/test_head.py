@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from prefopt.engine.head import Head
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(head_module, "_CHUNK_ELEMENTS", 37 * 5)
+    monkeypatch.setitem(head_module._CHUNK_ELEMENTS, "cpu", 37 * 5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -35,6 +36,27 @@ def test_chunks_equal_the_dense_head(bias, multiplier, softcap, dtype, tolerance
     inputs = [hidden, *linear.parameters()]
     found, truth = (torch.autograd.grad(logps @ along, inputs) for logps in (chunked, dense))
     torch.testing.assert_close(found, truth, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("between", ["nothing", "another pass", "a pass without gradient", "a copy"])
+def test_exponentials_kept_for_the_backward_pass_are_never_those_of_another_call(between):
+    torch.manual_seed(0)
+    linear = nn.Linear(8, 37, dtype=torch.float64)
+    hidden = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([1, 2, 3])
+    head = Head(linear)
+    truth = torch.autograd.grad(-cross_entropy(linear(hidden), targets, reduction="sum"), [hidden, linear.weight])
+    logps = head.token_logps(hidden, targets).sum()
+    if between == "another pass":
+        head.token_logps(hidden.detach() * 2, targets)
+    if between == "a pass without gradient":
+        with torch.no_grad():
+            head.token_logps(hidden * 3, targets)
+    if between == "a copy":
+        copy.deepcopy(head).token_logps(hidden * 4, targets)
+    for last in (False, True):  # a graph kept for a second pass
+        found = torch.autograd.grad(logps, [hidden, linear.weight], retain_graph=not last)
+        torch.testing.assert_close(found, truth)
 
 
 def test_gradient_equals_finite_differences():

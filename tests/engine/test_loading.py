@@ -24,7 +24,8 @@ def test_dropout_is_off_in_training_mode(tmp_path):
     assert config.resid_pdrop > 0
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     model = load_model(place(tmp_path))
-    assert model.training
+    assert not model.training
+    model.train()
     once, again = (model(torch.ones(1, 9, dtype=torch.long)).logits for _ in range(2))
     assert torch.equal(once, again)
 

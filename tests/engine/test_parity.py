@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
-from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    CohereConfig,
+    CohereForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 import prefopt
+from prefopt.data.row import Completion
+from prefopt.data.trees import Tree
 from prefopt.engine.assembly import Assembly
 from prefopt.engine.parity import prove
+from prefopt.errors import ModelError
 from tests.engine.rows import random_rows
 from tests.models import ARCHITECTURES, tiny_model
 
@@ -82,3 +94,43 @@ def test_a_head_that_is_no_plain_linear_layer_is_left_to_the_model():
     scorer, notes = prove(model, TREES)
     assert scorer.head is None
     assert "no plain linear layer" in notes[0]
+
+
+def test_attention_sinks_are_found_out():
+    model = tiny_model("llama")
+    for layer in model.model.layers:  # as GPT-OSS hands them; plain attention does not read them
+        layer.self_attn.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, {**kwargs, "s_aux": torch.zeros(4)}), with_kwargs=True
+        )
+    scorer, notes = prove(model, TREES)
+    assert not scorer.packed
+    assert "cannot take packed trees (ValueError: attention over trees does not know s_aux)" in notes[0]
+
+
+def test_a_window_known_to_the_mask_alone_is_found_out_beyond_the_first_tokens_of_a_completion():
+    """Plain rows attend through a window of 40 that the packed road is not told of."""
+    model = tiny_model("gemma2_sliding")
+    model.config.sliding_window = 40
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = None
+    draw = random.Random(0)
+    ids = tuple(draw.randrange(64) for _ in range(70))
+    long = Tree((1, 2, 3), ((0, Completion(ids, (True,) * 70)), (1, Completion(ids[::-1], (True,) * 70))))
+    scorer, notes = prove(model, [long])
+    assert not scorer.packed
+    assert "gives other log-probs on packed trees" in notes[0]
+
+
+def test_a_model_that_sees_what_follows_is_refused():
+    model = BertLMHeadModel(BertConfig(**{**SHAPE, "max_position_embeddings": 64})).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with pytest.raises(ModelError, match="sees what follows"):
+        prove(model, TREES)
+
+
+def test_a_model_that_cannot_run_is_one_sentence():
+    model = tiny_model("llama")
+    model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ModelError, match="cannot be run on a row of the data .ZeroDivisionError"):
+        prove(model, TREES)

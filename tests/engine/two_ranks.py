@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import sys
 import warnings
@@ -17,8 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 import prefopt
 from prefopt.config import TrainingConfig
 from prefopt.engine.accumulation import accumulate
+from prefopt.engine.assembly import reading
 from prefopt.engine.logps import Scorer
 from prefopt.engine.ranks import ALONE, Ranks
+from prefopt.errors import DataError
 from prefopt.training.trainer import Trainer
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
@@ -41,7 +44,7 @@ def gradient(policy, reference, loss, rows, budget, ranks):
 
 def wrapped(how, scorer):
     scorer = copy.deepcopy(scorer)
-    if how == "ddp":
+    if how.startswith("ddp"):
         return DistributedDataParallel(scorer)
     mesh = init_device_mesh("cpu", (2,))
     layers = scorer.model.base_model
@@ -50,20 +53,38 @@ def wrapped(how, scorer):
     return fully_shard(scorer, mesh=mesh)
 
 
+def readable(kind, loss):
+    try:
+        reading(kind, loss)
+    except DataError:
+        return False
+    return True
+
+
+def equals(row):
+    """The row with equal scores: completions that make no pair."""
+    alike = tuple(dataclasses.replace(own, score=0.0) for own in row.completions)
+    return dataclasses.replace(row, number=99, prompt=(*row.prompt, 7), completions=alike)
+
+
 def gradients(ranks):
     registry = prefopt.load_registry()
     found = {}
     for architecture, dtype in (("gpt2", torch.float64), ("llama", torch.float32)):
         policy, reference = (Scorer(tiny_model(architecture, seed=seed, dtype=dtype)) for seed in (0, 1))
-        for how in ("ddp", "fsdp2"):
-            spread = wrapped(how, policy)
+        plain = Scorer(copy.deepcopy(policy.model), packed=False, chunked_head=False)
+        for how, scorer in (("ddp", policy), ("fsdp2", policy), ("ddp plain", plain)):
+            spread = wrapped(how, scorer)
             for name in sorted(registry.losses):
-                for num_rows in (8, 1):
-                    rows = random_rows("pairs", num_rows)
+                kinds = [kind for kind in ("pairs", "labels", "rankings") if readable(kind, registry.loss(name))]
+                for kind, num_rows in [*((kind, 8) for kind in kinds), ("pairs", 1)]:
+                    rows = random_rows(kind, num_rows)
+                    if kind == "rankings":
+                        rows.append(equals(rows[0]))
                     alone, truth = gradient(policy, reference, registry.loss(name), rows, 10**6, ALONE)
                     for budget in BUDGETS:
                         loss, grad = gradient(spread, reference, registry.loss(name), rows, budget, ranks)
-                        case = f"{how} {dtype} {name} {num_rows} rows budget {budget}"
+                        case = f"{how} {dtype} {name} {num_rows} {kind} budget {budget}"
                         found[case] = [float((grad - truth).norm() / truth.norm()), abs(loss - alone) / abs(alone)]
     return found
 
@@ -75,7 +96,7 @@ def losses():
     Trainer(policy, reference, prefopt.get_loss("kto"), random_rows("pairs", 10), training).run(
         lambda step: steps.append(step.metrics)
     )
-    return [[step["loss"], step["grad_norm"], step["reward_margin"]] for step in steps]
+    return [[step["loss"], step["grad_norm"], step["reward_margin"], step["learning_rate"]] for step in steps]
 
 
 def main():

@@ -6,4 +6,6 @@ TRAINING = {
     "learning_rate": 1e-3,
     "optimizer": "sgd",
     "max_steps": 4,
+    "scheduler": "linear",
+    "warmup_steps": 1,
 }
