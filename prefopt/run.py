@@ -214,8 +214,9 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
     notes = []
     if config.model.dtype in ("bfloat16", "float16"):
         notes.append(
-            f"model.dtype = {config.model.dtype}: weights are updated in that precision too, where steps below about "
-            "a thousandth of a weight are lost; small learning rates need float32"
+            f"model.dtype = {config.model.dtype}: weights are updated and gradients of micro-batches added in "
+            "that precision too, where what is below about a thousandth of a value is lost; small learning rates need "
+            "float32"
         )
     if training.warmup_steps >= num_steps:
         notes.append(
@@ -272,14 +273,14 @@ def _prove(
     loss: Objective,
     watcher: Watcher,
 ) -> Scorer:
-    """The model as the engine may use it, found out on the longest sequence and on the row with the most tokens."""
+    """The model as the engine may use it, found out on the longest sequence, the fullest row and the shortest one."""
     needed, longest = largest_sequence(rows)
     check_fit(model, tokenizer, settings.name, needed + 1)
     # Where the run will compute: another device has other kernels.
     model.to(PartialState().device)
-    others = [row for row in rows if row is not longest] or [longest]
-    fullest = max(others, key=lambda row: len(row.prompt) + sum(len(own.ids) for own in row.completions))
-    scorer, notes = prove(model, Assembly.of([longest, fullest], loss).trees())
+    by_size = sorted(rows, key=lambda row: len(row.prompt) + sum(len(own.ids) for own in row.completions))
+    telling = {id(row): row for row in (longest, by_size[-1], by_size[0])}
+    scorer, notes = prove(model, Assembly.of(list(telling.values()), loss).trees())
     for note in notes:
         watcher.say(note)
     return scorer

@@ -35,18 +35,21 @@ MATRICES = (torch.nn.Linear, Conv1D)
 LOSS_TOLERANCE = 1e-3  # two float32 programs drift apart by rounding, step after step
 
 
-def flops(rows, model):
-    """What one step's trees ask of the model, each prompt once: forward, and twice that backward."""
+def flops(rows, batch_size, model):
+    """What the trees of all steps ask of the model, each prompt of a step once: forward, and twice that backward."""
     head = model.get_output_embeddings().weight
     backbone = sum(layer.weight.numel() for layer in model.base_model.modules() if isinstance(layer, MATRICES))
     config = model.config.get_text_config()
     width = config.num_attention_heads * (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
+    trees = {}
+    for number, row in enumerate(rows):
+        tree = trees.setdefault((number // batch_size, *row["prompt_ids"]), (len(row["prompt_ids"]), []))
+        tree[1].extend([len(row["chosen_ids"]), len(row["rejected_ids"])])
     total = 0
-    for row in rows:
-        prompt, branches = len(row["prompt_ids"]), [len(row["chosen_ids"]), len(row["rejected_ids"])]
-        tokens = prompt + sum(branches) - 2
+    for prompt, branches in trees.values():
+        tokens = prompt + sum(branches) - len(branches)
         seen = prompt**2 / 2 + sum(length * (prompt + length / 2) for length in branches)
         total += 2 * backbone * tokens + 2 * head.numel() * sum(branches)
         total += 4 * seen * width * config.num_hidden_layers
@@ -61,7 +64,7 @@ def main():
     rows = pairs(args)
     order = [index for step in batches(len(rows), args.batch_size, steps=args.steps, seed=0) for index in step]
     model = AutoModelForCausalLM.from_pretrained(args.model)
-    floor_flops = flops(rows, model) / args.steps
+    floor_flops = flops(rows, args.batch_size, model) / args.steps
     tokens = sum(len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)
     del model
     found = {way: [] for way in WAYS}
@@ -111,7 +114,9 @@ def show(console, args, summary, gap, floor_flops, rates):
     table = Table(
         title=f"{args.batch_size} pairs a step, {args.steps} steps, {args.rounds} rounds",
         caption="epoch: all steps and, where there is one, the scoring pass",
-        box=box.SIMPLE,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for column in ("", "median s", "mean s", "tokens/s", "peak GB", "of floor", "epoch s"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)

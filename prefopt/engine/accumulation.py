@@ -100,11 +100,10 @@ def accumulate(
         policies = collect(passes.run(microbatches, part_of_loss), microbatches, ranks)
     else:
         policies = scorer.score(trees, tokens_per_microbatch=budget, ranks=ranks)
-        leaf = TokenLogps(policies.values.requires_grad_(), policies.lengths)
+        leaf = TokenLogps(policies.values.detach().requires_grad_(), policies.lengths)
         batch = assembly.batch(leaf, references, loss, state)
         output = _finite(loss(batch), assembly)
         (slope,) = torch.autograd.grad(_reduce(output, batch, normalisers), leaf.values)
-        policies.values.requires_grad_(False)
         slopes = TokenLogps(slope, policies.lengths).split()
         live = _moved(slope, policies)
         moving = [pruned for tree in trees if (pruned := prune(tree, live))]

@@ -19,6 +19,7 @@ from prefopt.batch import PreferenceBatch, RowKind, Tokens
 from prefopt.data.row import Completion, Row
 from prefopt.data.trees import Tree, grow
 from prefopt.engine.logps import TokenLogps
+from prefopt.engine.transfer import placed
 from prefopt.errors import DataError
 from prefopt.loss import listed
 from prefopt.weighted import Objective
@@ -157,10 +158,10 @@ class Assembly:
 
         sides = {name: side(name) for name in self.sides}
         first = next(iter(sides.values()))[0].values
-        weights = first.new_tensor([self.rows[self.owners[row]].weight for row in taken])
+        weights = placed([self.rows[self.owners[row]].weight for row in taken], first.device, first.dtype)
 
         def lengths(name: str) -> Tensor:
-            return torch.tensor(sides[name][0].lengths, device=first.device)
+            return placed(sides[name][0].lengths, first.device)
 
         def summed(name: str) -> tuple[Tensor, Tensor | None]:
             own, other = sides[name]
@@ -187,7 +188,7 @@ class Assembly:
                 policy=own,
                 reference=other,
                 lengths=lengths("completions"),
-                desirable=torch.tensor([self.desirable[row] for row in taken], device=first.device),
+                desirable=placed([self.desirable[row] for row in taken], first.device),
                 mismatched_policy=mismatched[0],
                 mismatched_reference=mismatched[1],
                 mismatched_lengths=lengths("mismatched") if "mismatched" in sides else None,

@@ -24,6 +24,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from prefopt.engine.transfer import placed
+
 _PREFIX = "trees+"
 _FOREIGN = ("s_aux", "position_bias", "head_mask", "cache")
 
@@ -58,7 +60,7 @@ class Segments:
         """The same layout as FlexAttention reads it."""
         tree_ids = [number for number, tree in enumerate(self.trees) for _ in range(sum(tree))]
         branch_ids = [branch for tree in self.trees for branch, length in enumerate(tree) for _ in range(length)]
-        tree_T, branch_T = torch.tensor(tree_ids, device=self.device), torch.tensor(branch_ids, device=self.device)
+        tree_T, branch_T = placed(tree_ids, self.device), placed(branch_ids, self.device)
 
         def seen(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
             same = (branch_T[key] == 0) | (branch_T[key] == branch_T[query])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prefopt.data.trees import Tree
 from prefopt.engine.attention import Segments
+from prefopt.engine.transfer import placed
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ def lay_out(trees: Sequence[Tree], device: torch.device | str = "cpu", *, packed
     device = torch.device(device)
 
     def padded(lists: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([[*row, *[0] * (width - len(row))] for row in lists]).to(device)
+        return placed([[*row, *[0] * (width - len(row))] for row in lists], device)
 
     return Layout(
         input_ids_RT=padded(ids),
         position_ids_RT=padded(positions),
         segments=Segments(tuple(segments), device) if packed else None,
-        places_N=torch.tensor([row * width + column for row, column in places]).to(device),
-        targets_N=torch.tensor(targets).to(device),
+        places_N=placed([row * width + column for row, column in places], device),
+        targets_N=placed(targets, device),
         slots=tuple(slots),
         lengths=tuple(lengths),
         num_tokens=sum(map(len, ids)),

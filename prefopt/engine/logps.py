@@ -22,6 +22,7 @@ from prefopt.engine.head import read_head
 from prefopt.engine.layout import Layout, lay_out
 from prefopt.engine.microbatches import cut
 from prefopt.engine.ranks import ALONE, Ranks
+from prefopt.engine.transfer import placed
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ class TokenLogps:
     @property
     def offsets(self) -> Tensor:
         """[S + 1] where each slot begins, and the end."""
-        return torch.tensor([0, *accumulate(self.lengths)], device=self.values.device)
+        return placed([0, *accumulate(self.lengths)], self.values.device)
 
     @property
     def sums(self) -> Tensor:
         """[S] log-probs summed over each completion's scored tokens."""
-        lengths = torch.tensor(self.lengths, device=self.values.device)
+        lengths = placed(self.lengths, self.values.device)
         # "unsafe" leaves out the check that the lengths add up, which would wait for the GPU.
         return torch.segment_reduce(self.values, "sum", lengths=lengths, unsafe=True)
 

@@ -11,6 +11,8 @@ from transformers import (
     CohereForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
 import prefopt
@@ -134,3 +136,17 @@ def test_a_model_that_cannot_run_is_one_sentence():
     model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ModelError, match="cannot be run on a row of the data .ZeroDivisionError"):
         prove(model, TREES)
+
+
+def test_positions_that_depend_on_the_longest_row_of_a_batch_are_refused():
+    """LongRoPE takes other frequencies for every row as soon as one of them is long."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 20}
+    config = LlamaConfig(**SHAPE, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors})
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3) if parameter.dim() > 1 else None
+    short = Tree((1, 2, 3), ((0, Completion((4, 5), (True, True))),))
+    long = Tree(tuple(range(30)), ((1, Completion((4, 5), (True, True))),))
+    with pytest.raises(ModelError, match="rows of other lengths"):
+        prove(model, [short, long])
