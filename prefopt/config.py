@@ -36,7 +36,8 @@ class ModelConfig(_Section):
     """A GGUF file inside `name` to read the weights and the tokenizer from."""
     attention: Literal["sdpa", "eager", "flex_attention"] | None = None
     """The attention of transformers for plain rows; null: the fastest it has for the model. Packed trees take SDPA tree
-    by tree, or with flex_attention (it needs a CUDA GPU) one block mask over the whole row."""
+    by tree, or with flex_attention (it needs a CUDA GPU) one block mask over the whole row, except under soft caps and
+    sliding windows."""
 
 
 class DataConfig(_Section):
