@@ -259,7 +259,7 @@ def _reference(
     trees = Assembly.of(rows, loss).trees()
     held = HeldReference.of(model, trees, tokens_per_microbatch=config.training.tokens_per_microbatch)
     watcher.say(
-        f"reference: {held.num_completions} completions scored in {time.perf_counter() - started:.1f} s and held in "
+        f"reference: {held.num_completions:,} completions scored in {time.perf_counter() - started:.1f} s and held in "
         f"memory ({held.num_bytes / 2**20:.1f} MiB); no reference model stays loaded"
     )
     return held
