@@ -69,6 +69,14 @@ def test_every_switch_of_the_ledger_leaves_the_losses_as_they_are(side):
         assert side(**changed)["losses"] == pytest.approx(plain["losses"], rel=1e-5), changed
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's high-water mark")
+def test_a_run_does_not_report_the_memory_of_the_process_that_started_it():
+    child = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import measures; print(measures.peak_bytes())"
+    parent = "import subprocess, sys; held = bytearray(3 * 10**9); subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    done = subprocess.run([sys.executable, "-c", parent, child], capture_output=True, text=True, check=True)
+    assert 10**7 < int(done.stdout) < 2 * 10**9
+
+
 @pytest.mark.slow
 def test_large_vocabularies_take_a_quarter_of_the_memory_of_dense_logits():
     assert float(script("large_vocabulary.py").rsplit(maxsplit=1)[-1]) <= 0.25
