@@ -8,6 +8,7 @@ from prefopt.errors import (
     NonFiniteLossError,
     PluginError,
     PrefoptError,
+    StoreError,
     UnknownNameError,
 )
 from prefopt.hookspecs import hookimpl
@@ -43,6 +44,7 @@ __all__ = [
     "PrefoptError",
     "RankingLoss",
     "Registry",
+    "StoreError",
     "Tokens",
     "UnknownNameError",
     "field",

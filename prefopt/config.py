@@ -23,6 +23,37 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
+class AdapterConfig(_Section):
+    """A LoRA adapter, trained in place of the weights.
+
+    Keys beyond `path` are those of peft's LoraConfig: r, lora_alpha, target_modules and the rest.
+    """
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    path: _Place | None = None
+    """Folder of an adapter to continue from; absent: a new one, which begins as the base model."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What peft builds a new adapter from."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def begins_as_base(self) -> bool:
+        """Whether the adapted model starts with the log-probs of its base."""
+        return self.path is None and self.settings.get("init_lora_weights", True) in (True, "gaussian")
+
+    @pydantic.model_validator(mode="after")
+    def _go_together(self) -> AdapterConfig:
+        if self.path is not None and self.settings:
+            raise ValueError(
+                f"model.adapter.{next(iter(self.settings))} has no effect beside model.adapter.path, whose adapter "
+                "has its own settings; remove one of them"
+            )
+        return self
+
+
 class ModelConfig(_Section):
     """Which model, and how it is held in memory."""
 
@@ -38,6 +69,8 @@ class ModelConfig(_Section):
     """The attention of transformers for plain rows; null: the fastest it has for the model. Packed trees take SDPA tree
     by tree, or with flex_attention (it needs a CUDA GPU) one block mask over the whole row, except under soft caps and
     sliding windows."""
+    adapter: AdapterConfig | None = None
+    """A LoRA adapter to train in place of the weights (needs prefopt[peft])."""
 
 
 class DataConfig(_Section):
@@ -73,10 +106,17 @@ class ReferenceConfig(_Section):
     """Where reference log-probs come from."""
 
     mode: Literal["cached", "live", "none"] = "live"
-    """live: a second model in memory, only for losses that need a reference. cached: its log-probs are scored once,
-    before step 1, and held in memory; the model is not. none: no loss may need one."""
+    """live: a second model in memory, only for losses that need a reference. cached: log-probs from the store, where
+    those of new rows are scored first; no second model stays in memory. none: no loss may need one."""
     model: ModelConfig | None = None
     """The reference; absent: the initial policy."""
+    cache_dir: _Place | None = None
+    """The store: a folder, or a URL that fsspec knows (s3://bucket/logps); null: ~/.cache/prefopt/references."""
+    strict: bool = False
+    """With mode cached: refuse to train while a completion is not in the store, instead of scoring it."""
+    verify_rows: int = Field(8, ge=0)
+    """With mode cached, where the reference is the initial policy: stored rows that are scored again before step 1 and
+    must agree; 0: none."""
 
 
 class TrainingConfig(_Section):
@@ -162,6 +202,12 @@ class RunConfig(_Section):
             raise ValueError("evaluation.max_new_tokens has no effect without evaluation.samples")
         if self.reference.mode == "none" and self.reference.model is not None:
             raise ValueError("reference.model has no effect with reference.mode 'none'; remove one of them")
+        if self.reference.mode != "cached":
+            for key in ("cache_dir", "strict", "verify_rows"):
+                if getattr(self.reference, key) != getattr(ReferenceConfig(), key):
+                    raise ValueError(
+                        f"reference.{key} has no effect with reference.mode {self.reference.mode!r}; use 'cached'"
+                    )
         return self
 
 
@@ -353,12 +399,7 @@ def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-_LATER = {
-    "tracking": "metrics.jsonl holds every step",
-    "model.adapter": "this version trains all weights",
-    "reference.cache_dir": "this version has no store of reference log-probs",
-    "reference.strict": "this version has no store of reference log-probs",
-}
+_LATER = {"tracking": "metrics.jsonl holds every step"}
 
 _WANTED = {
     "bool_type": "must be true or false",

@@ -22,6 +22,10 @@ class ModelError(PrefoptError, ValueError):
     """A model or tokenizer cannot be loaded, or cannot do what the run needs."""
 
 
+class StoreError(PrefoptError):
+    """The store of reference log-probs cannot be read or written, or does not hold what it should."""
+
+
 class PluginError(PrefoptError):
     """A plugin breaks a rule of the registry: it fails to load, or brings a name that is taken."""
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
 from prefopt.config import RunConfig
 from prefopt.data.held_out import hold_out
-from prefopt.data.load import load_rows
+from prefopt.data.load import RowStream, load_rows
 from prefopt.data.mismatch import add_mismatched
 from prefopt.data.report import DataReport
 from prefopt.data.row import Row
-from prefopt.data.sources import Source, row_kind, source_name
+from prefopt.data.sources import Source, num_rows, row_kind, source_name
 from prefopt.data.trees import largest_sequence
 from prefopt.engine.assembly import reading
 from prefopt.errors import ConfigError, DataError
@@ -52,6 +52,11 @@ def check_needs(config: RunConfig, loss: Objective, train: Source) -> None:
         raise ConfigError(
             f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live' or 'cached'"
         )
+    if loss.needs.distribution == "both" and config.reference.mode == "cached":
+        raise ConfigError(
+            f"loss {loss.name} needs the reference's next-token distributions, which no store holds; "
+            "set reference.mode to 'live'"
+        )
     _check_served(loss)
     sources: list[Source] = [train]
     if isinstance(config.data.evaluation, str):
@@ -62,6 +67,58 @@ def check_needs(config: RunConfig, loss: Objective, train: Source) -> None:
             reading(kind, loss)
         except DataError as error:
             raise DataError(f"{source_name(source)}: {error}") from None
+
+
+@dataclass
+class Stream:
+    """Every row of a run, to be read once.
+
+    Attributes:
+        rows: one at a time, unless the loss needs mismatched completions, which are found among all rows.
+        total: how many there are, bad ones included, where that is known.
+        reports: what became of the rows of each source, as soon as all of them are read.
+        notes: what else the user should know, a sentence each.
+    """
+
+    rows: Iterator[Row]
+    total: int | None
+    reports: dict[str, DataReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def stream(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase, train: Source) -> Stream:
+    """Every row a run would read, held-out ones included, for a pass that needs each once.
+
+    Args:
+        config: the run's settings.
+        loss: the loss they name.
+        tokenizer: the policy's.
+        train: the rows to train on.
+
+    Raises:
+        ConfigError: a row does not fit the token budget.
+        DataError: a source or a row cannot be used with this loss.
+    """
+    if loss.needs.mismatched:
+        data = prepare(config, loss, tokenizer, train)
+        rows = [*data.train, *data.evaluation]
+        return Stream(iter(rows), len(rows), data.reports, data.notes)
+    settings = config.data
+    sources: dict[str, Source] = {"train": train}
+    if isinstance(settings.evaluation, str):
+        sources["evaluation"] = settings.evaluation
+    reports: dict[str, DataReport] = {}
+
+    def read() -> Iterator[Row]:
+        for part, source in sources.items():
+            rows = RowStream(source, tokenizer, max_length=settings.max_length, on_bad_row=settings.on_bad_row)
+            for row in rows:
+                _check_budget([row], config)
+                yield row
+            reports[part] = rows.report()
+
+    counts = [num_rows(source) for source in sources.values()]
+    return Stream(read(), None if None in counts else sum(filter(None, counts)), reports)
 
 
 def _check_served(loss: Objective) -> None:

@@ -14,46 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
-from prefopt.config import ModelConfig, RunConfig, to_yaml
+from prefopt.config import RunConfig, to_yaml
 from prefopt.data.row import Row
 from prefopt.data.sources import Source
-from prefopt.data.trees import largest_sequence
-from prefopt.engine.assembly import Assembly
-from prefopt.engine.loading import check_fit, load_model, load_tokenizer
+from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
-from prefopt.engine.parity import prove
+from prefopt.engine.proven import proven
 from prefopt.errors import ConfigError, NonFiniteLossError
-from prefopt.evaluation.rewards import HeldOut, RewardReport
+from prefopt.evaluation.rewards import HeldOut
 from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
-from prefopt.reference.held import HeldReference
+from prefopt.reference.cached import CachedReference
+from prefopt.reference.loading import ReferenceModel
 from prefopt.training.output import CONFIG, LAST_GOOD, METRICS, RUN, MetricsLog, check_free, clear, write_json
 from prefopt.training.trainer import Step, Trainer
+from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
-
-
-class Watcher:
-    """Is told what happens during a run, and keeps silent; the command line has one that draws."""
-
-    def say(self, line: str) -> None:
-        """A fact worth a line."""
-
-    def begin(self, num_steps: int) -> None:
-        """Training starts."""
-
-    def step(self, metrics: Mapping[str, Any]) -> None:
-        """A step is done."""
-
-    def evaluated(self, when: str, report: RewardReport) -> None:
-        """Held-out rows were evaluated."""
-
-    def end(self) -> None:
-        """Training is over."""
 
 
 def run(
@@ -104,8 +84,18 @@ def run(
         watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
 
     rows = [*data.train, *data.evaluation]
-    policy = _prove(load_model(config.model), config.model, tokenizer, rows, loss, watcher)
-    reference = _reference(config, loss, policy, tokenizer, rows, watcher)
+    mode = config.reference.mode if loss.needs.reference else "none"
+    cached = CachedReference(config, rows, watcher) if mode == "cached" else None
+    policy, notes = proven(load_model(config.model, seed=config.training.seed), config.model.name, tokenizer, rows)
+    for note in notes:
+        watcher.say(note)
+    reference: LogpSource | None = None
+    used: dict[str, Any] = {"mode": mode, "model_loaded": False}
+    if cached is not None:
+        reference = cached.complete(policy, tokenizer)
+        used |= cached.record
+    elif mode == "live":
+        reference, used["model_loaded"] = _live(config, policy, tokenizer, rows, watcher), True
     trainer = Trainer(policy, reference, loss, data.train, config.training)
     evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher)
     for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
@@ -123,7 +113,7 @@ def run(
         log.write(metrics)
         watcher.step(metrics)
 
-    watcher.begin(trainer.num_steps)
+    watcher.begin("train", trainer.num_steps)
     try:
         with MetricsLog(output / METRICS) as log:
             trainer.run(after_step)
@@ -149,6 +139,7 @@ def run(
         | {"notes": data.notes, "held_out": [row.number for row in data.evaluation]},
         "packed_trees": policy.packed,
         "chunked_head": policy.head is not None,
+        "reference": used,
         "evaluation": {"before": before, "after": after},
         "wall_seconds": round(time.time() - started, 2),
         "peak_memory_bytes": _peak_memory_bytes(),
@@ -194,9 +185,9 @@ class _Evaluation:
 
     def whole(self, when: str, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         assert self._held_out is not None
-        report = self._held_out.evaluate(policy, state)
-        self._watcher.evaluated(when, report)
-        return report.as_dict()
+        found = self._held_out.evaluate(policy, state).as_dict()
+        self._watcher.evaluated(when, found)
+        return found
 
     def _samples(self, policy: Scorer) -> dict[str, Any]:
         if not self._prompts:
@@ -237,53 +228,17 @@ def _inputs(config: RunConfig) -> list[str]:
     return [*places, *(plugin.path for plugin in config.plugins)]
 
 
-def _reference(
+def _live(
     config: RunConfig,
-    loss: Objective,
     policy: Scorer,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
     watcher: Watcher,
-) -> LogpSource | None:
-    """The model that stays, or the log-probs of all rows under one that does not."""
-    if not loss.needs.reference:
-        return None
-    settings, cached = config.reference, config.reference.mode == "cached"
-    if settings.model is not None:
-        model = _prove(load_model(settings.model), settings.model, tokenizer, rows, loss, watcher)
-    else:
-        model = policy if cached else copy.deepcopy(policy)  # the policy has not moved yet
-    if not cached:
-        return model
-    started = time.perf_counter()
-    trees = Assembly.of(rows, loss).trees()
-    held = HeldReference.of(model, trees, tokens_per_microbatch=config.training.tokens_per_microbatch)
-    watcher.say(
-        f"reference: {held.num_completions:,} completions scored in {time.perf_counter() - started:.1f} s and held in "
-        f"memory ({held.num_bytes / 2**20:.1f} MiB); no reference model stays loaded"
-    )
-    return held
-
-
-def _prove(
-    model: PreTrainedModel,
-    settings: ModelConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    loss: Objective,
-    watcher: Watcher,
 ) -> Scorer:
-    """The model as the engine may use it, found out on the longest sequence, the fullest row and the shortest one."""
-    needed, longest = largest_sequence(rows)
-    check_fit(model, tokenizer, settings.name, needed + 1)
-    # Where the run will compute: another device has other kernels.
-    model.to(PartialState().device)
-    by_size = sorted(rows, key=lambda row: len(row.prompt) + sum(len(own.ids) for own in row.completions))
-    telling = {id(row): row for row in (longest, by_size[-1], by_size[0])}
-    scorer, notes = prove(model, Assembly.of(list(telling.values()), loss).trees())
-    for note in notes:
-        watcher.say(note)
-    return scorer
+    """The model that stays in memory beside the policy."""
+    if config.reference.model is None:
+        return copy.deepcopy(policy)  # the policy has not moved yet
+    return ReferenceModel(config.reference.model, tokenizer, watcher.say)(rows)
 
 
 def _save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

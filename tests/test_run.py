@@ -11,7 +11,8 @@ import prefopt
 from prefopt.config import load_config, parse_config
 from prefopt.errors import ConfigError
 from prefopt.objective import build_loss
-from prefopt.run import Watcher, run
+from prefopt.run import run
+from prefopt.watcher import Watcher
 from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def test_a_cached_reference_trains_as_a_live_one(model_folder, pair_rows, tmp_pa
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
-def test_a_cached_reference_says_what_it_holds(model_folder, pair_rows, tmp_path):
+def test_a_cached_reference_says_what_it_scored(model_folder, pair_rows, tmp_path):
     class Listener(Watcher):
         def __init__(self):
             self.lines = []
@@ -82,7 +83,7 @@ def test_a_cached_reference_says_what_it_holds(model_folder, pair_rows, tmp_path
     config = settings(model_folder, tmp_path, reference={"mode": "cached"}, loss="dpo")
     run(config, prefopt.get_loss("dpo"), train=pair_rows, watcher=listener)
     (line,) = [line for line in listener.lines if line.startswith("reference: ")]
-    assert "18 completions scored" in line  # of held-out rows too
+    assert "9 rows scored, 0 read" in line  # held-out rows too
     assert "no reference model stays loaded" in line
 
 

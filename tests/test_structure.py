@@ -18,7 +18,7 @@ REGISTRY = prefopt.load_registry()
 
 # A room imports only what stands on an earlier line; rooms on one line do not see each other.
 ORDER = [
-    {"errors"},
+    {"errors", "watcher"},
     {"batch"},
     {"loss"},
     {"docstrings", "weighted", "hookspecs"},
@@ -32,7 +32,7 @@ ORDER = [
     {"training"},
     {"evaluation"},
     {"preparation"},
-    {"run"},
+    {"run", "precompute"},
     {"bench"},
     {"cli"},
     {"__main__"},

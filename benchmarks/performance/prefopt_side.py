@@ -6,6 +6,7 @@ Started by vs_trl.py and ledger.py in a process of its own, so that the peak mem
 import copy
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import prefopt
 from prefopt.config import ModelConfig, TrainingConfig
 from prefopt.data.row import Completion, Row
 from prefopt.engine.accumulation import accumulate
-from prefopt.engine.assembly import Assembly
 from prefopt.engine.head import _Scratch
 from prefopt.engine.loading import load_model
 from prefopt.engine.logps import Scorer
-from prefopt.reference.held import HeldReference
+from prefopt.reference.identity import identify
+from prefopt.reference.scoring import fill
+from prefopt.reference.store import Store
+from prefopt.reference.stored import StoredReference
 from prefopt.training import trainer as trainer_module
 from prefopt.training.trainer import Trainer
 
@@ -74,15 +77,20 @@ def main(job):
         for number, row in enumerate(json.loads(Path(job["rows"]).read_text()), 1)
     ]
     loss = prefopt.get_loss("dpo", beta=0.1)
-    model = load_model(ModelConfig(name=job["model"], dtype=job["dtype"], attention=job.get("attention")))
+    settings = ModelConfig(name=job["model"], dtype=job["dtype"], attention=job.get("attention"))
+    model = load_model(settings)
     policy = Scorer(model.to(job["device"]), packed=job.get("packed", True), chunked_head=job.get("chunked_head", True))
     for switch in job.get("switches", ()):
         SWITCHES[switch](policy)
     budget = job["tokens_per_microbatch"]
     started = time.perf_counter()
     if job["mode"] == "precomputed":
-        trees = Assembly.of(rows, loss).trees()
-        reference = HeldReference.of(policy, trees, tokens_per_microbatch=budget)
+        # Beside the rows, in a folder that goes with them; reading it is a part of every step.
+        store = Store(tempfile.mkdtemp(dir=Path(job["rows"]).parent), identify(settings).digest)
+        store.check_writable()
+        fill(store, rows, lambda _: policy, tokens_per_microbatch=budget, made_by={})
+        full = torch.promote_types(policy.model.dtype, torch.float32)
+        reference = StoredReference(store, device=policy.device, dtype=full)
     else:
         reference = copy.deepcopy(policy)
     scoring = time.perf_counter() - started if job["mode"] == "precomputed" else 0.0

@@ -6,8 +6,10 @@ import sys
 
 import typer
 
+from prefopt.cli.cache import cache
 from prefopt.cli.losses import losses
 from prefopt.cli.plugins import plugins
+from prefopt.cli.precompute import precompute
 from prefopt.cli.schema import schema
 from prefopt.cli.train import train
 from prefopt.errors import PrefoptError
@@ -20,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, losses, plugins, schema):
+for command in (train, precompute, losses, plugins, schema):
     app.command()(command)
+app.add_typer(cache, name="cache", no_args_is_help=True)
 
 
 def main() -> None:

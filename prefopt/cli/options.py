@@ -1,10 +1,16 @@
-"""Options that several commands take."""
+"""Arguments and options that several commands take."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+ConfigFile = Annotated[str, typer.Argument(help="The YAML config of the run.")]
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the config's.")
+]
 
 PluginFiles = Annotated[
     list[str] | None,

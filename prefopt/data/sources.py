@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from prefopt.batch import RowKind
 
-Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | datasets.Dataset"
+Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | datasets.Dataset | datasets.IterableDataset"
 RawRow: TypeAlias = Mapping[str, Any] | str
 
 
@@ -63,12 +63,29 @@ def row_kind(source: Source) -> RowKind:
     raise DataError(first_reason or f"{source_name(source)} has no rows")
 
 
+def num_rows(source: Source) -> int | None:
+    """Rows of a source, usable or not, where that can be told without reading them all; None where it cannot.
+
+    Args:
+        source: What `load_rows` takes.
+
+    Raises:
+        DataError: There is no such source.
+    """
+    table, window = _open_sliced(str(source)) if isinstance(source, (str, os.PathLike)) else (source, slice(None))
+    try:
+        total = len(table)
+    except TypeError:  # a streaming dataset
+        return None
+    return len(range(total)[window])
+
+
 def read_rows(source: Source) -> Iterator[tuple[int, RawRow]]:
     """Every row of a source, unchecked.
 
     Args:
         source: A .jsonl, .json or .parquet file, a folder, a Hub id `org/name` or `org/name:split` (a string
-            may end in a slice `[a:b]`), a dataset, or a list of mappings.
+            may end in a slice `[a:b]`), a dataset, streaming or not, or a list of mappings.
 
     Returns:
         Pairs of the row's number in the underlying source, from 1, and the row; a row that cannot be parsed

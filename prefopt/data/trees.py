@@ -44,6 +44,12 @@ def grow(slots: Iterable[tuple[tuple[int, ...], Completion]], owners: Sequence[i
     return [Tree(prompt, tuple(found)) for (prompt, _), found in branches.items()]
 
 
+def grow_rows(rows: Sequence[Row]) -> list[Tree]:
+    """The trees of every completion of these rows, mismatched ones included, numbered in order."""
+    owned = [(row.prompt, own, owner) for owner, row in enumerate(rows) for own in (*row.completions, *row.mismatched)]
+    return grow([(prompt, own) for prompt, own, _ in owned], [owner for _, _, owner in owned])
+
+
 def split(tree: Tree, max_tokens: int) -> Iterator[Tree]:
     """The tree in pieces of at most `max_tokens`, each with the prompt again.
 

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from prefopt.config import ModelConfig
+from prefopt.engine.adapters import Adapter, spelled_out
 from prefopt.errors import ModelError, nearest
 
 
@@ -33,18 +34,25 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: ModelConfig) -> PreTrainedModel:
+def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
     """The causal language model in evaluation mode, with every dropout off should a trainer set another mode.
 
     Randomness would make the log-probs of two passes over the same rows differ, and a policy differ from its own copy.
 
+    Args:
+        model: where it is, how it is held in memory, and its adapter.
+        seed: of a new adapter's weights.
+
     Raises:
+        ConfigError: a setting of the adapter is not one of peft's.
         ModelError: there is no causal language model at that place, its weights are not complete and finite, or the
             attention asked for has no GPU to run on.
     """
     _check_place(model)
+    model = spelled_out(model)
     if model.attention == "flex_attention" and not torch.cuda.is_available():
         raise ModelError("model.attention = 'flex_attention' needs a CUDA GPU, and there is none; leave it out")
+    adapter = None if model.adapter is None else Adapter(model.adapter)
     source = _source(model)
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:
@@ -68,6 +76,8 @@ def load_model(model: ModelConfig) -> PreTrainedModel:
     if model.gguf_file is not None:
         # In memory the weights are plain again; these marks describe the file and would forbid saving.
         del loaded.hf_quantizer, loaded.config.quantization_config
+    if adapter is not None:
+        adapter.attach(loaded, seed)
     loaded.train(False)
     return loaded
 

@@ -16,7 +16,7 @@ from prefopt.errors import ModelError
 # Root mean square over tokens: above the rounding of one forward pass (norms round to float32 even in float64 models,
 # and bfloat16 logits of 40 lie 0.25 apart), far below the effect of a wrong position, of branches that see each other,
 # or of a logit cap left out.
-_TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 _NUM_PROOF_TOKENS = 32
 
 
@@ -34,7 +34,7 @@ def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[s
     Raises:
         ModelError: the model cannot be run on these rows, or what it predicts depends on what follows or lies beside.
     """
-    name, tolerance = type(model).__name__, _TOLERANCE_NATS[model.dtype]
+    name, tolerance = type(model).__name__, TOLERANCE_NATS[model.dtype]
     trees = [_sampled(tree) for tree in trees]
     together = sum(tree.num_tokens for tree in trees)
     try:

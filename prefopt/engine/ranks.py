@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+
+from prefopt.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,30 @@ class Ranks:
     def joined(cls) -> Ranks:
         """Those of the default process group, or this process alone where there is none."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+
+    @classmethod
+    def started(cls) -> Ranks:
+        """The processes a launcher started, found through accelerate.
+
+        Raises:
+            ConfigError: they did not find each other.
+        """
+        wanted = int(os.environ.get("WORLD_SIZE", "1"))
+        # Of several processes without a GPU accelerate makes a group only when told that there is none.
+        state = PartialState(cpu=wanted > 1 and not torch.accelerator.is_available())
+        if state.num_processes != wanted:
+            raise ConfigError(
+                f"the run was started with {wanted} processes, but {state.num_processes} share a process group"
+            )
+        return cls(state.process_index, state.num_processes)
+
+    def total(self, *counts: int) -> list[int]:
+        """Each count summed over all ranks."""
+        if self.count == 1:
+            return list(counts)
+        summed = torch.tensor(counts, device=PartialState().device)
+        dist.all_reduce(summed)
+        return [int(value) for value in summed.tolist()]
 
     def gather(self, own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The vector of every rank.

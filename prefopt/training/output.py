@@ -18,6 +18,7 @@ CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.
 _WRITTEN = (
     *(CONFIG, METRICS, RUN, "config.json", "generation_config.json", "chat_template.jinja"),
     *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
+    *("adapter_config.json", "adapter_model.safetensors", "README.md"),
     *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),
 )
 

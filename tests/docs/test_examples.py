@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from prefopt.cli.train import build_loss
 from prefopt.config import load_config
 from prefopt.data.load import load_rows
+from prefopt.objective import build_loss
 from prefopt.registry import load_registry
 from tests.data.tokenizers import tokenizer
 from tests.models import tiny_model

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prefopt.reference import weights
+from prefopt.reference.mirror import local_cache
+from prefopt.reference.weights import combined, tensor_digests
+
+
+@pytest.fixture
+def tensors():
+    torch.manual_seed(0)
+    return {"a": torch.randn(3, 4), "b": torch.randn(5).to(torch.bfloat16), "c": torch.tensor(7)}
+
+
+@pytest.fixture
+def file(tmp_path, tensors):
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    old = path.stat().st_mtime - 100
+    os.utime(path, (old, old))
+    return path
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """A file may be remembered at once."""
+    monkeypatch.setattr(weights, "_SETTLED_SECONDS", -1.0)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files that were read in full."""
+    found = []
+    read = weights._read
+    monkeypatch.setattr(weights, "_read", lambda path: found.append(path.name) or read(path))
+    return found
+
+
+def test_a_digest_is_that_of_dtype_shape_and_bytes(file, tensors):
+    found = tensor_digests(file)
+    assert set(found) == {"a", "b", "c"}
+    assert found["a"] == f"F32 [3, 4] {hashlib.sha256(tensors['a'].numpy().tobytes()).hexdigest()}"
+    assert found["b"] == f"BF16 [5] {hashlib.sha256(tensors['b'].view(torch.int16).numpy().tobytes()).hexdigest()}"
+
+
+def test_how_tensors_are_cut_into_files_and_ordered_does_not_matter(tmp_path, file, tensors):
+    parts = {}
+    for name in reversed(tensors):
+        save_file({name: tensors[name]}, tmp_path / f"{name}.safetensors")
+        parts |= tensor_digests(tmp_path / f"{name}.safetensors")
+    assert combined(parts) == combined(tensor_digests(file))
+
+
+@pytest.mark.parametrize("change", ["value", "name", "dtype", "shape"])
+def test_one_change_changes_the_digest(tmp_path, file, tensors, change):
+    changed = dict(tensors)
+    if change == "value":
+        changed["a"] = tensors["a"].clone()
+        changed["a"][2, 3] = torch.nextafter(tensors["a"][2, 3], torch.tensor(9.0))
+    elif change == "name":
+        changed["d"] = changed.pop("a")
+    elif change == "dtype":
+        changed["c"] = tensors["c"].view(torch.float64)
+    else:
+        changed["a"] = tensors["a"].reshape(4, 3)
+    save_file(changed, tmp_path / "changed.safetensors")
+    assert combined(tensor_digests(tmp_path / "changed.safetensors")) != combined(tensor_digests(file))
+
+
+def test_a_second_start_reads_nothing(file, settled, reads):
+    first = tensor_digests(file)
+    assert tensor_digests(file) == first
+    assert reads == ["model.safetensors"]
+
+
+def test_a_file_that_has_just_been_written_is_read_again(file, reads):
+    """Its times might not show a second write within the same tick of the clock; chmod touches ctime."""
+    file.chmod(0o600)
+    tensor_digests(file)
+    tensor_digests(file)
+    assert len(reads) == 2
+
+
+def test_a_changed_file_with_its_old_time_put_back_is_read_again(file, settled, reads):
+    before, times = tensor_digests(file), file.stat()
+    changed = load_file(file)
+    changed["a"][0, 0] += 1
+    save_file(changed, file)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert file.stat().st_size == times.st_size
+    assert tensor_digests(file) != before
+    assert len(reads) == 2
+
+
+def test_a_moved_or_copied_file_has_the_same_digests(tmp_path, file):
+    before = tensor_digests(file)
+    shutil.copy(file, tmp_path / "copy.safetensors")
+    file.rename(tmp_path / "moved.safetensors")
+    assert tensor_digests(tmp_path / "copy.safetensors") == tensor_digests(tmp_path / "moved.safetensors") == before
+
+
+def test_a_damaged_memory_is_not_believed(file, settled, reads):
+    first = tensor_digests(file)
+    (memory,) = (local_cache() / "weights").iterdir()
+    for text in (memory.read_text().replace("F32", "F64"), "not JSON", "[]", "{}"):
+        memory.write_text(text)
+        assert tensor_digests(file) == first
+    assert len(reads) == 5
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_time(file, settled, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert tensor_digests(file) == tensor_digests(file)
+
+
+def test_other_formats_count_as_their_bytes(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    assert tensor_digests(path) == {".gguf": hashlib.sha256(b"GGUF").hexdigest()}
