@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from prefopt.config import AdapterConfig, ModelConfig
+from prefopt.engine.places import check_place, model_file
 from prefopt.errors import ConfigError, ModelError, unknown_name
 
 
@@ -27,6 +26,7 @@ class Adapter:
 
         Raises:
             ConfigError: peft is not installed, knows no such setting, or takes no such value.
+            ModelError: the folder does not exist.
         """
         self._settings = settings
         try:
@@ -34,6 +34,7 @@ class Adapter:
         except ImportError as error:
             raise ConfigError("model.adapter needs peft; pip install 'prefopt[peft]'") from error
         if settings.path is not None:
+            check_place(settings.path, "adapter")
             return
         known = [field.name for field in dataclasses.fields(peft.LoraConfig) if field.init]
         for name in settings.settings:
@@ -66,19 +67,6 @@ class Adapter:
         except Exception as error:  # peft and transformers raise their own
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"model.adapter cannot be put into {type(model).__name__}: {reason}") from error
-
-
-def model_file(model: ModelConfig, file: str) -> Path | None:
-    """A file of the model, in its folder or from the Hub; None where it has no such file."""
-    path = cached_file(
-        model.name,
-        file,
-        revision=model.revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if path is None else Path(path)
 
 
 def spelled_out(model: ModelConfig) -> ModelConfig:

@@ -16,7 +16,8 @@ from transformers import (
 
 from prefopt.config import ModelConfig
 from prefopt.engine.adapters import Adapter, spelled_out
-from prefopt.errors import ModelError, nearest
+from prefopt.engine.places import check_place
+from prefopt.errors import ModelError
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -25,7 +26,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none at that place.
     """
-    _check_place(model)
+    check_place(model.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.name, **_source(model))
     except Exception as error:  # transformers, safetensors, the Hub and HTTP raise their own
@@ -48,7 +49,7 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
         ModelError: there is no causal language model at that place, its weights are not complete and finite, or the
             attention asked for has no GPU to run on.
     """
-    _check_place(model)
+    check_place(model.name)
     model = spelled_out(model)
     if model.attention == "flex_attention" and not torch.cuda.is_available():
         raise ModelError("model.attention = 'flex_attention' needs a CUDA GPU, and there is none; leave it out")
@@ -123,19 +124,6 @@ def _source(model: ModelConfig) -> dict[str, Any]:
     # Without a word on remote code transformers asks on the terminal, and runs it on a "y".
     found: dict[str, Any] = {"revision": model.revision, "trust_remote_code": False}
     return found if model.gguf_file is None else {**found, "gguf_file": model.gguf_file}
-
-
-def _check_place(model: ModelConfig) -> None:
-    """Refuse what can only be a mistyped folder before the Hub is asked."""
-    path = Path(model.name).expanduser()
-    looks_local = path.is_absolute() or model.name.startswith((".", "~")) or model.name.count("/") > 1
-    in_existing_folder = path.parent != Path(".") and path.parent.is_dir()
-    if path.is_dir() or not (looks_local or in_existing_folder):
-        return
-    siblings = [folder.name for folder in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(path.name, siblings)
-    guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
-    raise ModelError(f"model folder {model.name!r} does not exist{guess}")
 
 
 def _cannot_load(what: str, model: ModelConfig, error: Exception) -> str:

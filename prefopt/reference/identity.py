@@ -13,7 +13,8 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from prefopt.config import AdapterConfig, ModelConfig
-from prefopt.engine.adapters import model_file, spelled_out
+from prefopt.engine.adapters import spelled_out
+from prefopt.engine.places import check_place, model_file
 from prefopt.errors import ModelError
 from prefopt.reference.weights import combined, tensor_digests
 
@@ -91,9 +92,10 @@ def _weight_files(model: ModelConfig) -> list[Path]:
                     model.name, str(index), revision=model.revision
                 )
                 return [Path(file) for file in files]
+    names = [model.gguf_file] if model.gguf_file else [*_WHOLE, *_SHARDED]
     raise ModelError(
-        f"the weights of {model.name!r} cannot be told from any others: it has none of "
-        f"{', '.join([model.gguf_file] if model.gguf_file else [*_WHOLE, *_SHARDED])}; use reference.mode 'live'"
+        f"model {model.name!r} has no weights a reference could be told by ({', '.join(names)}), or cannot be reached; "
+        "correct its name, or use reference.mode 'live'"
     )
 
 
@@ -114,6 +116,7 @@ def _adapter_digest(adapter: AdapterConfig) -> str | None:
             f"model.adapter.init_lora_weights = {adapter.settings['init_lora_weights']!r} makes the initial policy "
             "differ from its base, by a draw; name the base as reference.model, or use reference.mode 'live'"
         )
+    check_place(adapter.path, "adapter")
     place = ModelConfig(name=adapter.path)
     weights, config = (model_file(place, file) for file in (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_CONFIG_NAME))
     if weights is None or config is None:

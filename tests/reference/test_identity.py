@@ -141,9 +141,7 @@ def test_a_model_on_the_hub_is_found_in_the_local_copy(folder, tmp_path, monkeyp
 
 def test_a_folder_without_weights_is_one_sentence(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(
-        ModelError, match=r"cannot be told from any others: it has none of model\.safetensors"
-    ) as caught:
+    with pytest.raises(ModelError, match=r"has no weights .* \(model\.safetensors, pytorch") as caught:
         of(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prefopt.reference.store import Store
+
+
+@pytest.fixture
+def pairs(write_rows, pair_rows):
+    return write_rows(pair_rows)
+
+
+@pytest.fixture
+def config(write_config, pairs, tmp_path):
+    return write_config(pairs, reference={"mode": "cached", "cache_dir": str(tmp_path / "store")})
+
+
+def test_precompute_then_train(prefopt, config, tmp_path):
+    outcome = prefopt("precompute", config)
+    assert outcome.code == 0, outcome.err
+    assert "9 of 9 rows kept, read as pairs" in outcome.err
+    assert "scored  9 rows (18 completions) in" in outcome.err
+    assert "0 rows were stored before" in outcome.err
+    again = prefopt("precompute", config)
+    assert "scored  0 rows (0 completions)" in again.err
+    assert "9 rows were stored before" in again.err
+    trained = prefopt("train", config, "reference.strict=true")
+    assert trained.code == 0, trained.err
+    assert "0 rows scored, 9 read from" in trained.err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())["reference"]
+    assert (record["rows_scored"], record["rows_reused"], record["model_loaded"]) == (0, 9, False)
+
+
+def test_a_config_that_would_not_read_the_store_is_told(prefopt, write_config, pairs):
+    outcome = prefopt("precompute", write_config(pairs))
+    assert outcome.code == 0, outcome.err
+    assert "reference.mode is 'live': to read the store, train with reference.mode=cached" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("loss=simpo", "loss simpo reads no reference, so there is nothing to score"),
+        ("loss=dpoo", "did you mean 'dpo'?"),
+        ("reference.cache_dir=nosuch://x", "reference.cache_dir 'nosuch://x' cannot be opened"),
+        ("model.adapter={r: 4, lora_alfa: 3}", "did you mean 'lora_alpha'?"),
+        ("model.adapter={path: /nowhere/at/all}", "adapter folder '/nowhere/at/all' does not exist"),
+        ("reference.model=/nowhere/at/all", "model folder '/nowhere/at/all' does not exist"),
+        ("reference.model=no/such-model", "model 'no/such-model' has no weights a reference could be told by"),
+        ("data.train=rowz.jsonl", "rowz.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_sentence(prefopt, config, override, told):
+    assert told in prefopt("precompute", config, override).error
+
+
+def test_an_interruption_says_that_work_is_kept(prefopt, config, monkeypatch):
+    from prefopt.reference.loading import ReferenceModel
+
+    def interrupt(self, rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReferenceModel, "__call__", interrupt)
+    outcome = prefopt("precompute", config)
+    assert outcome.code == 130
+    assert "what was scored is kept" in outcome.err
+
+
+def stored(folder):
+    found = {}
+    for reference in folder.iterdir():
+        for shard in Store(str(folder), reference.name).shards:
+            shard.verify()
+            found |= {own: shard.read(row).tobytes() for row, own in enumerate(shard.keys.tolist())}
+    return found
+
+
+def killed_and_started_again(config, place, num_kills, seed, *, shard_seconds, shortest, longest):
+    """Starts `precompute` as a process, kills it at a random moment, and so on; the last start may end."""
+    code = (
+        "import sys; from prefopt.reference import scoring; "
+        f"scoring._SHARD_SECONDS = {shard_seconds}; from prefopt.cli.app import main; main()"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, "precompute", str(config), f"reference.cache_dir={place}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    draw, kept, growth = random.Random(seed), {}, []
+    for _ in range(num_kills):
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(shortest, longest))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        now = stored(place) if place.exists() else {}
+        assert kept.items() <= now.items(), "a finished row was lost or changed"
+        growth.append(len(now) - len(kept))
+        kept = now
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return growth
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_50_random_moments_nothing_is_lost_and_the_end_is_the_same(shared, tmp_path):
+    """stories260K on BLiMP; peers.md asks for it, with every shard readable after each kill."""
+    values = {
+        "model": str(shared / "models" / "stories260K"),
+        "data": {"train": str(shared / "data" / "blimp_pairs.jsonl"), "max_length": 128},
+        "loss": "dpo",
+        "reference": {"mode": "cached"},
+        "training": {"tokens_per_microbatch": 256},
+        "output_dir": str(tmp_path / "out"),
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(values))
+    killed_and_started_again(config, tmp_path / "whole", 0, 0, shard_seconds=0.0, shortest=0, longest=0)
+    growth = killed_and_started_again(config, tmp_path / "killed", 50, 1, shard_seconds=0.0, shortest=3.0, longest=5.5)
+    print(f"\ncompletions gained before each kill: {growth}")
+    assert sum(gained > 0 for gained in growth) > 10  # the kills hit while it was scoring
+    assert stored(tmp_path / "killed") == stored(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_writers_at_once_end_in_the_same_store(shared, tmp_path):
+    values = {
+        "model": str(shared / "models" / "stories260K"),
+        "data": {"train": str(shared / "data" / "blimp_pairs.jsonl[:1500]"), "max_length": 128},
+        "loss": "dpo",
+        "reference": {"mode": "cached", "cache_dir": str(tmp_path / "store")},
+        "training": {"tokens_per_microbatch": 512},
+        "output_dir": str(tmp_path / "out"),
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-W", "ignore", "-m", "prefopt", "precompute", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    writers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for writer in writers:
+        assert writer.communicate()[1].count("scored  1,500 rows") == 1
+        assert writer.returncode == 0
+    alone = subprocess.run([*command, f"reference.cache_dir={tmp_path / 'alone'}"], env=environment, check=True)
+    assert alone.returncode == 0
+    assert stored(tmp_path / "store") == stored(tmp_path / "alone")
+    assert Path(tmp_path / "store").exists()
