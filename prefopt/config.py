@@ -117,6 +117,10 @@ class ReferenceConfig(_Section):
     verify_rows: int = Field(8, ge=0)
     """With mode cached, where the reference is the initial policy: stored rows that are scored again before step 1 and
     must agree; 0: none."""
+    update_steps: int | None = Field(None, ge=1)
+    """With mode live: draw the reference towards the policy after every so many steps (TR-DPO)."""
+    update_weight: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    """Share of the policy in the reference after such an update; 1 replaces it."""
 
 
 class TrainingConfig(_Section):
@@ -202,6 +206,13 @@ class RunConfig(_Section):
             raise ValueError("evaluation.max_new_tokens has no effect without evaluation.samples")
         if self.reference.mode == "none" and self.reference.model is not None:
             raise ValueError("reference.model has no effect with reference.mode 'none'; remove one of them")
+        if self.reference.update_steps is not None and self.reference.mode != "live":
+            raise ValueError(
+                "reference.update_steps moves the reference, so no stored log-prob stays true; it needs reference.mode "
+                f"'live', not {self.reference.mode!r}"
+            )
+        if self.reference.update_steps is None and self.reference.update_weight != 1.0:
+            raise ValueError("reference.update_weight has no effect without reference.update_steps")
         if self.reference.mode != "cached":
             for key in ("cache_dir", "strict", "verify_rows"):
                 if getattr(self.reference, key) != getattr(ReferenceConfig(), key):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -30,6 +28,7 @@ from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
 from prefopt.reference.loading import ReferenceModel
+from prefopt.training.memory import peak_process_bytes
 from prefopt.training.output import CONFIG, LAST_GOOD, METRICS, RUN, MetricsLog, check_free, clear, write_json
 from prefopt.training.trainer import Step, Trainer
 from prefopt.watcher import Watcher
@@ -96,7 +95,7 @@ def run(
         used |= cached.record
     elif mode == "live":
         reference, used["model_loaded"] = _live(config, policy, tokenizer, rows, watcher), True
-    trainer = Trainer(policy, reference, loss, data.train, config.training)
+    trainer = Trainer(policy, reference, loss, data.train, config.training, moving=config.reference)
     evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher)
     for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
         watcher.say(note)
@@ -247,8 +246,7 @@ def _save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def _peak_memory_bytes() -> dict[str, int]:
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak = {"process": peak_process_bytes()}
     if torch.cuda.is_available():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak

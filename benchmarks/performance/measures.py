@@ -1,25 +1,25 @@
 """What both sides of a comparison measure, and what the machine could do at best."""
 
-import resource
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
+
+from prefopt.training.memory import peak_process_bytes
 
 
 def peak_bytes():
     """The most memory this process has held: on the GPU where there is one, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    # A child's ru_maxrss begins at what its parent held when it was started; Linux's high-water mark begins anew.
-    status = Path("/proc/self/status")
-    if status.exists():
-        (mark,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(mark.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_process_bytes()
+
+
+def resident_bytes():
+    """What this process holds now, mapped pages included; Linux only."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
 
 
 def matmul_flops_per_second(dtype, device, threads):

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefopt.config import TrainingConfig
+from prefopt.config import ReferenceConfig, TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
 from prefopt.engine.logps import LogpSource, Scorer
@@ -22,6 +22,7 @@ from prefopt.engine.ranks import Ranks
 from prefopt.engine.rewards import row_rewards
 from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.training.batches import batches, num_steps
+from prefopt.training.moving import MovingReference
 from prefopt.training.optimization import build_optimizer, build_scheduler
 from prefopt.weighted import Objective
 
@@ -51,6 +52,8 @@ class Trainer:
         loss: Objective,
         rows: Sequence[Row],
         training: TrainingConfig,
+        *,
+        moving: ReferenceConfig | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -60,12 +63,14 @@ class Trainer:
             loss: one loss or a weighted sum.
             rows: the training rows.
             training: batch size, optimiser, schedule, seed.
+            moving: says when a reference model is drawn towards the policy; absent: it stays as it is.
 
         Started in several processes (`torchrun`), each is given all rows and computes its part of every batch.
 
         Raises:
             ConfigError: the processes that were asked for did not find each other, or would share the model otherwise
                 than by DDP.
+            ModelError: a moving reference has another architecture than the policy.
         """
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
@@ -99,6 +104,9 @@ class Trainer:
         self._reference = reference
         if isinstance(reference, Scorer):
             self._reference = reference.requires_grad_(False).to(self._accelerator.device)
+        self._moving = None
+        if moving is not None and moving.update_steps is not None and isinstance(reference, Scorer):
+            self._moving = MovingReference(policy, reference, every=moving.update_steps, weight=moving.update_weight)
 
     def run(self, after_step: Callable[[Step], None]) -> None:
         """Take every step of the run, calling `after_step` after each.
@@ -138,6 +146,8 @@ class Trainer:
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad()
+        if self._moving is not None:
+            self._moving.after_step(number)
         self.state = result.output.state or self.state
         return {
             "step": number,

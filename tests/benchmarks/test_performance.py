@@ -77,6 +77,24 @@ def test_a_run_does_not_report_the_memory_of_the_process_that_started_it():
     assert 10**7 < int(done.stdout) < 2 * 10**9
 
 
+def test_the_size_of_a_store_is_measured():
+    out = script("store_size.py", "--rows", 200, 2000, "--per-shard", 1000, "--many-shards", 20)
+    assert [line.split()[:2] for line in out.splitlines()[3:6]] == [["200", "1"], ["2,000", "4"], ["2,000", "20"]]
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_the_rate_of_scoring_is_measured(model_folder, write_rows, pair_rows):
+    out = script("scoring.py", "--model", model_folder, "--rows", write_rows(pair_rows), "--rounds", 1)
+    assert "of the bare forward pass" in out.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_reference_is_measured():
+    out = script("reference_memory.py", "--small")
+    assert "AdamW, reference in" in out
+    assert "11%" in out
+
+
 @pytest.mark.slow
 def test_large_vocabularies_take_a_quarter_of_the_memory_of_dense_logits():
     assert float(script("large_vocabulary.py").rsplit(maxsplit=1)[-1]) <= 0.25

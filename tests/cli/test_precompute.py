@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -78,28 +77,37 @@ def test_an_interruption_says_that_work_is_kept(prefopt, config, monkeypatch):
 
 def stored(folder):
     found = {}
-    for reference in folder.iterdir():
+    for reference in folder.iterdir() if folder.exists() else ():
         for shard in Store(str(folder), reference.name).shards:
             shard.verify()
             found |= {own: shard.read(row).tobytes() for row, own in enumerate(shard.keys.tolist())}
     return found
 
 
-def killed_and_started_again(config, place, num_kills, seed, *, shard_seconds, shortest, longest):
-    """Starts `precompute` as a process, kills it at a random moment, and so on; the last start may end."""
+def killed_and_started_again(config, place, num_kills):
+    """Starts `precompute` as a process, kills it at a random moment, and so on; the last start may end.
+
+    Most kills come within the first chunks it scores, some while it starts. Every chunk is a shard here.
+    """
     code = (
-        "import sys; from prefopt.reference import scoring; "
-        f"scoring._SHARD_SECONDS = {shard_seconds}; from prefopt.cli.app import main; main()"
+        "import sys; from prefopt.reference import scoring; scoring._SHARD_SECONDS = 0.0; "
+        "from prefopt.cli.app import main; main()"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, "precompute", str(config), f"reference.cache_dir={place}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    draw, kept, growth = random.Random(seed), {}, []
-    for _ in range(num_kills):
+    draw, kept, growth = random.Random(1), {}, []
+    for number in range(num_kills):
+        before = len(list(place.rglob("*.arrow")))
         child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(shortest, longest))
+        if number % 10 == 9:
+            time.sleep(draw.uniform(0, 3))
+        else:
+            while len(list(place.rglob("*.arrow"))) == before and child.poll() is None:
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.05))
         child.send_signal(signal.SIGKILL)
         child.wait()
-        now = stored(place) if place.exists() else {}
+        now = stored(place)
         assert kept.items() <= now.items(), "a finished row was lost or changed"
         growth.append(len(now) - len(kept))
         kept = now
@@ -110,21 +118,21 @@ def killed_and_started_again(config, place, num_kills, seed, *, shard_seconds, s
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_50_random_moments_nothing_is_lost_and_the_end_is_the_same(shared, tmp_path):
-    """stories260K on BLiMP; peers.md asks for it, with every shard readable after each kill."""
+    """stories260K on BLiMP; after each kill every shard is readable and holds what it held."""
     values = {
         "model": str(shared / "models" / "stories260K"),
         "data": {"train": str(shared / "data" / "blimp_pairs.jsonl"), "max_length": 128},
         "loss": "dpo",
         "reference": {"mode": "cached"},
-        "training": {"tokens_per_microbatch": 256},
+        "training": {"tokens_per_microbatch": 128},
         "output_dir": str(tmp_path / "out"),
     }
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(values))
-    killed_and_started_again(config, tmp_path / "whole", 0, 0, shard_seconds=0.0, shortest=0, longest=0)
-    growth = killed_and_started_again(config, tmp_path / "killed", 50, 1, shard_seconds=0.0, shortest=3.0, longest=5.5)
+    assert not killed_and_started_again(config, tmp_path / "whole", 0)
+    growth = killed_and_started_again(config, tmp_path / "killed", 50)
     print(f"\ncompletions gained before each kill: {growth}")
-    assert sum(gained > 0 for gained in growth) > 10  # the kills hit while it was scoring
+    assert sum(gained > 0 for gained in growth) >= 40  # the kills hit while it was scoring
     assert stored(tmp_path / "killed") == stored(tmp_path / "whole")
 
 
@@ -146,7 +154,6 @@ def test_two_writers_at_once_end_in_the_same_store(shared, tmp_path):
     for writer in writers:
         assert writer.communicate()[1].count("scored  1,500 rows") == 1
         assert writer.returncode == 0
-    alone = subprocess.run([*command, f"reference.cache_dir={tmp_path / 'alone'}"], env=environment, check=True)
-    assert alone.returncode == 0
+    alone = [*command, f"reference.cache_dir={tmp_path / 'alone'}"]
+    subprocess.run(alone, env=environment, check=True, capture_output=True)
     assert stored(tmp_path / "store") == stored(tmp_path / "alone")
-    assert Path(tmp_path / "store").exists()
