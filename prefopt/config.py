@@ -23,6 +23,14 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
+# Settings of peft's LoraConfig under which a new adapter adds nothing until it is trained.
+_BEGIN_AS_BASE = {
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "target_parameters", "bias"),
+    *("rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "modules_to_save", "use_rslora"),
+    *("use_dora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "peft_type", "task_type"),
+}
+
+
 class AdapterConfig(_Section):
     """A LoRA adapter, trained in place of the weights.
 
@@ -40,9 +48,16 @@ class AdapterConfig(_Section):
         return dict(self.__pydantic_extra__ or {})
 
     @property
+    def beyond_base(self) -> tuple[str, ...]:
+        """The settings of a new adapter that may make it begin otherwise than its base."""
+        init = self.settings.get("init_lora_weights", True)
+        others = set(self.settings) - _BEGIN_AS_BASE - {"init_lora_weights"}
+        return (*(() if init is True or init == "gaussian" else ("init_lora_weights",)), *sorted(others))
+
+    @property
     def begins_as_base(self) -> bool:
         """Whether the adapted model starts with the log-probs of its base."""
-        return self.path is None and self.settings.get("init_lora_weights", True) in (True, "gaussian")
+        return self.path is None and not self.beyond_base
 
     @pydantic.model_validator(mode="after")
     def _go_together(self) -> AdapterConfig:

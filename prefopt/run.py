@@ -22,7 +22,7 @@ from prefopt.data.sources import Source
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.proven import proven
-from prefopt.errors import ConfigError, NonFiniteLossError
+from prefopt.errors import ConfigError, NonFiniteLossError, StoreError
 from prefopt.evaluation.rewards import HeldOut
 from prefopt.evaluation.sampling import complete
 from prefopt.preparation import check_needs, prepare
@@ -81,18 +81,25 @@ def run(
         watcher.say(note)
     if config.reference.model is not None and not loss.needs.reference:
         watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
+    if config.reference.update_steps is not None and not loss.needs.reference:
+        watcher.say(f"loss {loss.name} reads no reference: reference.update_steps has no effect")
+    if config.reference.mode == "cached" and not loss.needs.reference:
+        watcher.say(f"loss {loss.name} reads no reference: the store is not used")
 
     rows = [*data.train, *data.evaluation]
     mode = config.reference.mode if loss.needs.reference else "none"
     cached = CachedReference(config, rows, watcher) if mode == "cached" else None
+    reference: LogpSource | None = None
+    used: dict[str, Any] = {"mode": mode, "model_loaded": False}
+    if cached is not None and not cached.is_policy:  # before the policy is there, so that one model is enough
+        reference, found = cached.complete(tokenizer)
+        used |= found
     policy, notes = proven(load_model(config.model, seed=config.training.seed), config.model.name, tokenizer, rows)
     for note in notes:
         watcher.say(note)
-    reference: LogpSource | None = None
-    used: dict[str, Any] = {"mode": mode, "model_loaded": False}
-    if cached is not None:
-        reference = cached.complete(policy, tokenizer)
-        used |= cached.record
+    if cached is not None and cached.is_policy:
+        reference, found = cached.complete(tokenizer, policy)
+        used |= found
     elif mode == "live":
         reference, used["model_loaded"] = _live(config, policy, tokenizer, rows, watcher), True
     trainer = Trainer(policy, reference, loss, data.train, config.training, moving=config.reference)
@@ -116,12 +123,12 @@ def run(
     try:
         with MetricsLog(output / METRICS) as log:
             trainer.run(after_step)
-    except (NonFiniteLossError, KeyboardInterrupt) as error:
+    except (NonFiniteLossError, StoreError, KeyboardInterrupt) as error:
         last_good = output / LAST_GOOD
         _save(policy.model, tokenizer, last_good)
         kept = f"the weights as they stood are in {last_good}"
-        if isinstance(error, NonFiniteLossError):
-            raise NonFiniteLossError(f"{error}; {kept}") from None
+        if not isinstance(error, KeyboardInterrupt):
+            raise type(error)(f"{error}; {kept}") from None
         watcher.say(kept)
         raise
     finally:
@@ -164,7 +171,8 @@ class _Evaluation:
         self._settings = config.evaluation
         self._tokenizer = tokenizer
         self._watcher = watcher
-        self._needs_reference = loss.needs.reference
+        self._moves = config.reference.update_steps is not None
+        self._reference: LogpSource | None = None
         self._prompts = [row.prompt for row in rows[: config.evaluation.samples]]
         self._held_out = None
         if rows:
@@ -173,6 +181,7 @@ class _Evaluation:
     def before(self, policy: Scorer, reference: LogpSource | None, *, initial: bool) -> dict[str, Any]:
         if self._held_out is None:
             return {}
+        self._reference = reference
         if reference is not None:
             self._held_out.score_reference(reference)
         # A policy that is still its own reference has the same log-probs: one pass serves both.
@@ -184,6 +193,8 @@ class _Evaluation:
 
     def whole(self, when: str, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         assert self._held_out is not None
+        if self._moves and self._reference is not None:
+            self._held_out.score_reference(self._reference)
         found = self._held_out.evaluate(policy, state).as_dict()
         self._watcher.evaluated(when, found)
         return found
@@ -213,6 +224,9 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
             f"training.warmup_steps = {training.warmup_steps}, but the run takes {num_steps} steps: the learning rate "
             "never reaches its peak"
         )
+    every = config.reference.update_steps
+    if every is not None and every >= num_steps:
+        notes.append(f"reference.update_steps = {every}, but the run takes {num_steps} steps: it never moves")
     if evaluation.every_steps is not None and evaluation.every_steps >= num_steps:
         notes.append(f"evaluation.every_steps = {evaluation.every_steps}, but the run takes {num_steps} steps")
     if evaluation.samples > num_held_out:

@@ -173,6 +173,7 @@ def test_bad_rows_are_refused_or_skipped_and_listed(config, pair_rows):
         ({}, prefopt.get_loss("simpo"), "loss simpo reads no reference, so there is nothing to score"),
         ({"training": {"tokens_per_microbatch": 5}}, DPO, "list row 1: prompt and one completion take"),
         ({"reference": {"mode": "none", "cache_dir": None}}, DPO, "reference.mode is 'none'"),
+        ({"reference": {"mode": "live", "cache_dir": None, "update_steps": 5}}, DPO, "nothing to score before"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(config, pair_rows, changed, loss, told):
@@ -193,7 +194,7 @@ def test_a_row_beyond_the_models_positions_is_refused_when_it_comes(config, pair
 def test_a_sample_is_scored_again_on_demand(config, write_rows, pair_rows):
     settings = config(data={"train": str(write_rows(pair_rows))})
     precompute(settings, DPO)
-    checked, gap = rescore(settings, DPO, settings.reference.cache_dir, num_rows=4, say=print)
+    checked, gap = rescore(settings, DPO, num_rows=4, say=print)
     assert checked == 4
     assert gap < 1e-5
 

@@ -71,20 +71,40 @@ def test_a_cached_reference_trains_as_a_live_one(model_folder, pair_rows, tmp_pa
     assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
+class Listener(Watcher):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
 def test_a_cached_reference_says_what_it_scored(model_folder, pair_rows, tmp_path):
-    class Listener(Watcher):
-        def __init__(self):
-            self.lines = []
-
-        def say(self, line):
-            self.lines.append(line)
-
     listener = Listener()
     config = settings(model_folder, tmp_path, reference={"mode": "cached"}, loss="dpo")
     run(config, prefopt.get_loss("dpo"), train=pair_rows, watcher=listener)
     (line,) = [line for line in listener.lines if line.startswith("reference: ")]
     assert "9 rows scored, 0 read" in line  # held-out rows too
     assert "no reference model stays loaded" in line
+
+
+def test_held_out_rows_are_held_against_the_reference_as_it_moves(model_folder, pair_rows, tmp_path):
+    """Right after a hard update the policy is its own reference: the margin is 0 again."""
+    found = {}
+    for every in (None, 1):
+        config = settings(model_folder, tmp_path, loss="dpo", reference={"update_steps": every})
+        record = run(config, prefopt.get_loss("dpo"), train=pair_rows, overwrite=True)
+        found[every] = record["evaluation"]["after"]["reward_margin"]
+    assert abs(found[None]) > 1e-3
+    assert found[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_updates_that_never_come_are_told(model_folder, pair_rows, tmp_path):
+    for loss, words in (("dpo", "it never moves"), ("simpo", "reference.update_steps has no effect")):
+        listener = Listener()
+        config = settings(model_folder, tmp_path, loss=loss, reference={"update_steps": 99})
+        run(config, prefopt.get_loss(loss), train=pair_rows, overwrite=True, watcher=listener)
+        assert any(words in line for line in listener.lines)
 
 
 def test_a_run_is_one_process(model_folder, pair_rows, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from rich.table import Table
 from prefopt.cli.options import Overrides, PluginFiles
 from prefopt.cli.settings import read_settings
 from prefopt.errors import StoreError, unknown_name
-from prefopt.reference.catalogue import Stored, catalogue, removable, seconds
+from prefopt.reference.catalogue import Holding, catalogue, removable, seconds
 from prefopt.reference.mirror import Mirror, default_cache_dir
 
 cache = typer.Typer(help="What is stored of reference log-probs, whether it still holds, what can go.")
@@ -92,7 +92,7 @@ def verify(
         from prefopt.precompute import rescore
 
         quieten()
-        checked, gap = rescore(settings, loss, place, num_rows=rows, say=TerminalWatcher().say)
+        checked, gap = rescore(settings, loss, num_rows=rows, say=TerminalWatcher().say, cache_dir=place)
         print(f"{checked} rows scored again: they differ by at most {gap:.1e} nats a token (root mean square)")
 
 
@@ -127,14 +127,15 @@ def gc(
     if not yes:
         print("nothing was deleted; add --yes to delete this")
         return
+    broken = {path for one in chosen for path in one.damaged}
     for identity, paths in going.items():
         mirror = Mirror(place, identity)
         for path in paths:
-            mirror.remove(path)
+            mirror.remove(path, damaged=path in broken)
     print(f"deleted {_count(num_files, 'file')}")
 
 
-def _in_words(one: Stored, paths: list[Path]) -> str:
+def _in_words(one: Holding, paths: list[Path]) -> str:
     """What goes of a reference: kinds, sizes and ages."""
     kinds = {
         "half-written file": [path for path in paths if path in one.abandoned],
@@ -151,7 +152,7 @@ def _in_words(one: Stored, paths: list[Path]) -> str:
     return "; ".join(told)
 
 
-def _chosen(found: list[Stored], wanted: list[str]) -> list[Stored]:
+def _chosen(found: list[Holding], wanted: list[str]) -> list[Holding]:
     if not wanted:
         return found
     chosen = []
@@ -167,7 +168,7 @@ def _chosen(found: list[Stored], wanted: list[str]) -> list[Stored]:
     return chosen
 
 
-def _name(one: Stored) -> str:
+def _name(one: Holding) -> str:
     name = "/".join(Path(one.made_by.get("name", "unreadable")).parts[-2:])
     return f"{name} with adapter {one.made_by['adapter'][:8]}" if "adapter" in one.made_by else name
 

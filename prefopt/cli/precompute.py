@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import typer
 
 from prefopt.cli.options import ConfigFile, Overrides, PluginFiles
@@ -20,24 +18,11 @@ def precompute(config: ConfigFile, overrides: Overrides = None, plugin: PluginFi
 
     from prefopt.cli.terminal import TerminalWatcher, quieten
     from prefopt.precompute import precompute as score
-    from prefopt.watcher import Watcher
 
     quieten()
     terminal = TerminalWatcher()
-    first = os.environ.get("RANK", "0") == "0"
     try:
-        found = score(settings, loss, watcher=terminal if first else Watcher())
+        score(settings, loss, watcher=terminal)
     except KeyboardInterrupt:
         terminal.say("interrupted; what was scored is kept, and the next start goes on from there")
         raise typer.Exit(130) from None
-    if not first:
-        return
-    terminal.say(
-        f"scored  {found['rows_scored']:,} rows ({found['num_completions']:,} completions) in "
-        f"{found['wall_seconds']:.1f} s; {found['rows_reused']:,} rows were stored before"
-    )
-    if settings.reference.mode != "cached":
-        terminal.say(
-            f"reference.mode is {settings.reference.mode!r}: to read the store, train with reference.mode=cached"
-        )
-    terminal.say(f"store   {found['store']} (reference {found['identity'][:12]})")

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from prefopt.config import AdapterConfig, ModelConfig
 from prefopt.engine.places import check_place, model_file
@@ -64,6 +65,9 @@ class Adapter:
                     add(self._lora)
             else:
                 load(self._settings.path, is_trainable=True)
+            for module in model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0  # of an adapter that was trained with it
         except Exception as error:  # peft and transformers raise their own
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"model.adapter cannot be put into {type(model).__name__}: {reason}") from error
@@ -86,10 +90,12 @@ def spelled_out(model: ModelConfig) -> ModelConfig:
             f"model {model.name!r} is an adapter and takes no model.adapter; name its base, or leave it out"
         )
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, LookupError, TypeError):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        base, revision = settings["base_model_name_or_path"], settings.get("revision")
+    except (ValueError, LookupError, TypeError, AttributeError):
         base = None
     if not isinstance(base, str):
         raise ModelError(f"adapter {model.name!r} names no base model (base_model_name_or_path in {path.name})")
+    model_file(model, ADAPTER_SAFE_WEIGHTS_NAME)  # from the Hub it would otherwise not be in that folder
     own = AdapterConfig(path=str(path.parent))
-    return model.model_copy(update={"name": base, "revision": None, "adapter": own})
+    return model.model_copy(update={"name": base, "revision": revision, "adapter": own})

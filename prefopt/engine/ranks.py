@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -42,8 +43,8 @@ class Ranks:
             ConfigError: they did not find each other.
         """
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
-        # Of several processes without a GPU accelerate makes a group only when told that there is none.
-        state = PartialState(cpu=wanted > 1 and not torch.accelerator.is_available())
+        # Shares of the work are not alike, so no process may be given up for being late.
+        state = PartialState(cpu=on_cpu(wanted), **({"timeout": timedelta(days=30)} if wanted > 1 else {}))
         if state.num_processes != wanted:
             raise ConfigError(
                 f"the run was started with {wanted} processes, but {state.num_processes} share a process group"
@@ -75,6 +76,11 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def on_cpu(num_processes: int) -> bool:
+    """Whether accelerate has to be told that processes find no GPU: otherwise it makes no group of several."""
+    return num_processes > 1 and not torch.accelerator.is_available()
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

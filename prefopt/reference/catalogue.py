@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefopt.errors import StoreError
 from prefopt.reference.mirror import Mirror, identities
-from prefopt.reference.shard import PARTIAL, Shard
-from prefopt.reference.store import shard_files
+from prefopt.reference.shard import Shard
 
 _ABANDONED_SECONDS = 3600.0  # a file that is still being written is younger
 
 
 @dataclass
-class Stored:
+class Holding:
     """What is stored of one reference.
 
     Attributes:
         identity: digest of the reference.
         made_by: of its newest readable shard: the reference by name and parts, versions, device.
-        num_shards, num_completions, num_tokens, num_bytes: over the readable shards; bytes over all.
+        num_shards, num_completions, num_tokens: over the readable shards.
+        num_bytes: of all shards.
         written: file of every shard -> when it was written, seconds since the epoch.
         damaged: file -> why it cannot be used.
         abandoned: files that a process left half-written.
@@ -46,7 +47,6 @@ class Stored:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        dated = {"oldest": min(self.written.values()), "newest": self.newest} if self.written else {}
         return {
             "identity": self.identity,
             "made_by": self.made_by,
@@ -54,14 +54,15 @@ class Stored:
             "num_completions": self.num_completions,
             "num_tokens": self.num_tokens,
             "num_bytes": self.num_bytes,
-            **dated,
+            "oldest": min(self.written.values(), default=None),
+            "newest": max(self.written.values(), default=None),
             "damaged": {str(path): why for path, why in self.damaged.items()},
             "abandoned": [str(path) for path in self.abandoned],
         }
 
 
-def catalogue(cache_dir: str, *, whole: bool = False) -> list[Stored]:
-    """Every reference of a store, the newest last.
+def catalogue(cache_dir: str, *, whole: bool = False) -> list[Holding]:
+    """Every reference of a store that holds any file of it, the newest last.
 
     Args:
         cache_dir: a folder, or a URL that fsspec knows.
@@ -74,52 +75,56 @@ def catalogue(cache_dir: str, *, whole: bool = False) -> list[Stored]:
     for identity in identities(cache_dir):
         mirror = Mirror(cache_dir, identity)
         mirror.fetch()
-        found.append(_look(mirror.folder, identity, whole))
+        one = _look(mirror, identity, whole)
+        if one.written or one.abandoned:
+            found.append(one)
     return sorted(found, key=lambda one: one.newest)
 
 
-def _look(folder: Path, identity: str, whole: bool) -> Stored:
-    one = Stored(identity)
-    for path in shard_files(folder):
-        seen = path.stat()
-        one.num_bytes += seen.st_size
-        one.written[path] = seen.st_mtime
-        try:
-            shard = Shard(path, identity)
-            if whole:
-                shard.verify()
-        except StoreError as error:
-            one.damaged[path] = str(error)
-            continue
-        one.num_shards += 1
-        one.num_completions += len(shard)
-        one.num_tokens += shard.num_tokens
-        if seen.st_mtime == one.newest:
-            one.made_by = shard.about["made_by"]
-    one.abandoned = [
-        path for path in folder.glob(f"*{PARTIAL}") if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-    ]
+def _look(mirror: Mirror, identity: str, whole: bool) -> Holding:
+    one, newest = Holding(identity), 0.0
+    for path in mirror.shards():
+        with suppress(FileNotFoundError):  # it was deleted a moment ago
+            seen = path.stat()
+            try:
+                shard = Shard(path, identity)
+                if whole:
+                    shard.verify()
+            except StoreError as error:
+                one.damaged[path] = str(error)
+            else:
+                one.num_shards += 1
+                one.num_completions += len(shard)
+                one.num_tokens += shard.num_tokens
+                if seen.st_mtime >= newest:
+                    newest, one.made_by = seen.st_mtime, shard.about["made_by"]
+            one.num_bytes += seen.st_size
+            one.written[path] = seen.st_mtime
+    for path in mirror.partials():
+        with suppress(FileNotFoundError):  # it has been finished
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                one.abandoned.append(path)
     return one
 
 
-def removable(stored: Stored, *, everything: bool, older_than: float | None, damaged: bool) -> list[Path]:
+def removable(holding: Holding, *, everything: bool, older_than: float | None, damaged: bool) -> list[Path]:
     """The files of a reference that can go: half-written ones always, shards as chosen.
 
     Args:
-        stored: the reference.
+        holding: the reference.
         everything: its shards, whatever their age.
         older_than: only those written at least so many seconds ago.
         damaged: only those that cannot be used.
     """
     if not (everything or damaged or older_than is not None):
-        return stored.abandoned
+        return holding.abandoned
     least = 0.0 if older_than is None else older_than
     return [
-        *stored.abandoned,
+        *holding.abandoned,
         *(
             path
-            for path, written in stored.written.items()
-            if time.time() - written >= least and (path in stored.damaged or not damaged)
+            for path, written in holding.written.items()
+            if time.time() - written >= least and (path in holding.damaged or not damaged)
         ),
     ]
 

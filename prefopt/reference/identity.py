@@ -9,23 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
 from transformers.utils.hub import get_checkpoint_shard_files
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from prefopt.config import AdapterConfig, ModelConfig
-from prefopt.engine.adapters import spelled_out
+from prefopt.engine.adapters import Adapter, spelled_out
 from prefopt.engine.places import check_place, model_file
-from prefopt.errors import ModelError
+from prefopt.errors import ModelError, PrefoptError
 from prefopt.reference.weights import combined, tensor_digests
 
-_CONFIG = "config.json"
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# Versions, paths, how it is run rather than what it computes, and dropout, which is off.
+# Versions, paths, labels, tokens, how it is run rather than what it computes, and dropout, which is off.
 _BESIDE_THE_POINT = {
     *("_name_or_path", "name_or_path", "transformers_version", "peft_version", "architectures", "auto_map"),
     *("use_cache", "cache_implementation", "torch_dtype", "dtype", "_attn_implementation", "attn_implementation"),
-    *("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "task_type", "init_lora_weights"),
+    *("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "task_type"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "num_labels", "problem_type"),
 }
 
 
@@ -54,25 +55,32 @@ class Identity:
 def identify(model: ModelConfig) -> Identity:
     """The identity of a model as a config names it: read from its files, none of which is loaded.
 
-    An adapter that a run begins with zero output changes nothing: the reference is the base model.
+    A new adapter that begins with zero output changes nothing: the reference is the base model.
 
     Args:
         model: the reference, or the initial policy.
 
     Raises:
-        ModelError: the files are not there, or the adapter begins with random output.
+        ConfigError: an adapter's setting is not one of peft's.
+        ModelError: the files are not there or damaged, or others than these would be loaded, or a new adapter does not
+            begin as its base.
     """
-    model = spelled_out(model)
-    return Identity(
-        weights=combined(_weights(model)),
-        config=_config_digest(model),
-        adapter=None if model.adapter is None else _adapter_digest(model.adapter),
-        dtype=model.dtype,
-    )
-
-
-def _weights(model: ModelConfig) -> dict[str, str]:
-    return {name: told for file in _weight_files(model) for name, told in tensor_digests(file).items()}
+    try:
+        model = spelled_out(model)
+        return Identity(
+            weights=combined([digest for file in _weight_files(model) for digest in tensor_digests(file)]),
+            config=_config_digest(model),
+            adapter=None if model.adapter is None else _adapter_digest(model.adapter),
+            dtype=model.dtype,
+        )
+    except PrefoptError:
+        raise
+    except Exception as error:  # transformers, the Hub and the file system raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"model {model.name!r} cannot be identified ({type(error).__name__}: {reason}); mend its files, or use "
+            "reference.mode 'live'"
+        ) from error
 
 
 def _weight_files(model: ModelConfig) -> list[Path]:
@@ -80,6 +88,12 @@ def _weight_files(model: ModelConfig) -> list[Path]:
     if model.gguf_file is not None:
         found = model_file(model, model.gguf_file)
         if found is not None:
+            beside = Path(model.gguf_file)
+            if beside.is_file() and not beside.samefile(found):
+                raise ModelError(
+                    f"model.gguf_file {model.gguf_file!r} lies in this folder too, and transformers would read that "
+                    f"one instead of the one in {model.name!r}; start from another folder"
+                )
             return [found]
     else:
         for whole, sharded in zip(_WHOLE, _SHARDED, strict=True):
@@ -102,19 +116,27 @@ def _weight_files(model: ModelConfig) -> list[Path]:
 def _config_digest(model: ModelConfig) -> str:
     if model.gguf_file is not None:
         return "in the GGUF file"
-    path = model_file(model, _CONFIG)
-    if path is None:
-        raise ModelError(f"model {model.name!r} has no {_CONFIG}; it is no folder in Hugging Face format")
-    return _digest(_to_the_point(_read_json(path)))
+    config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+    values = config.to_dict()
+    if values.get("transformers_weights") is not None:
+        raise ModelError(
+            f"model {model.name!r} names a weights file of its own (transformers_weights in its config.json); rename "
+            "it to model.safetensors, or use reference.mode 'live'"
+        )
+    # As read, not as written: another version of transformers writes other names and leaves out other defaults.
+    defaults = type(config)().to_dict()
+    own = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return _digest({"model_type": config.model_type, **_to_the_point(own)})
 
 
 def _adapter_digest(adapter: AdapterConfig) -> str | None:
     if adapter.path is None:
         if adapter.begins_as_base:
             return None
+        Adapter(adapter)  # a setting that peft does not know is the likelier mistake
         raise ModelError(
-            f"model.adapter.init_lora_weights = {adapter.settings['init_lora_weights']!r} makes the initial policy "
-            "differ from its base, by a draw; name the base as reference.model, or use reference.mode 'live'"
+            f"model.adapter ({', '.join(adapter.beyond_base)}) may begin otherwise than its base; name the base as "
+            "reference.model, or use reference.mode 'live'"
         )
     check_place(adapter.path, "adapter")
     place = ModelConfig(name=adapter.path)
@@ -122,17 +144,10 @@ def _adapter_digest(adapter: AdapterConfig) -> str | None:
     if weights is None or config is None:
         missing = ADAPTER_CONFIG_NAME if config is None else ADAPTER_SAFE_WEIGHTS_NAME
         raise ModelError(f"adapter {adapter.path!r} has no {missing}; it is no folder that peft has saved")
-    return _digest([combined(tensor_digests(weights)), _to_the_point(_read_json(config))])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{str(path)!r} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{str(path)!r} holds no mapping")
-    return values
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    if settings.get("init_lora_weights") in (True, False, "gaussian"):
+        del settings["init_lora_weights"]  # others have changed the base's weights, and do so again when it is loaded
+    return _digest([combined(tensor_digests(weights)), _to_the_point(settings)])
 
 
 def _to_the_point(config: Mapping[str, Any]) -> Any:
@@ -145,4 +160,4 @@ def _to_the_point(config: Mapping[str, Any]) -> Any:
 
 
 def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

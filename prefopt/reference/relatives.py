@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from prefopt.reference.catalogue import catalogue
+from contextlib import suppress
+
+from prefopt.errors import StoreError
 from prefopt.reference.identity import Identity
+from prefopt.reference.mirror import Mirror, identities
+from prefopt.reference.shard import Shard
 
 
 def nearly(cache_dir: str, identity: Identity, name: str) -> str | None:
-    """In what the stored reference most like this one differs, as a sentence; None where none is like it.
+    """In what a stored reference like this one differs from it, as a sentence; None where none is like it.
 
     Args:
-        cache_dir: the store.
-        identity: the reference that is wanted.
+        cache_dir: the store; of each reference in it one shard is looked at.
+        identity: the reference that is wanted, of which nothing is stored.
         name: what it is called.
     """
-    for other in reversed(catalogue(cache_dir)):
-        made_by = other.made_by
-        if other.identity == identity.digest or not made_by:
-            continue
-        if made_by["weights"] == identity.weights and made_by.get("adapter") == identity.adapter:
-            if made_by["dtype"] != identity.dtype:
-                return f"the store holds this model's log-probs in {made_by['dtype']}, and {identity.dtype} is wanted"
-            return "the store holds log-probs of the same weights under another config.json"
-        if made_by["name"] == name:
-            part = "adapter" if made_by["weights"] == identity.weights else "weights"
-            return f"the store holds log-probs of {name!r} with other {part}: it has changed since"
+    for other in identities(cache_dir):
+        mirror = Mirror(cache_dir, other)
+        with suppress(StoreError, FileNotFoundError):  # a reference that cannot be read is not this one
+            if not mirror.shards():
+                mirror.fetch(at_most=1)
+            for path in mirror.shards()[:1]:
+                found = _difference(Shard(path, other).about["made_by"], identity, name)
+                if found is not None:
+                    return found
+    return None
+
+
+def _difference(made_by: dict[str, str], identity: Identity, name: str) -> str | None:
+    same_weights = made_by.get("weights") == identity.weights
+    if same_weights and made_by.get("adapter") == identity.adapter:
+        if made_by.get("dtype") != identity.dtype:
+            return f"the store holds this model's log-probs in {made_by.get('dtype')}, and {identity.dtype} is wanted"
+        return "the store holds log-probs of the same weights under another config.json"
+    if made_by.get("name") == name:
+        part = "adapter" if same_weights else "weights"
+        return f"the store holds log-probs of {name!r} with other {part}: it has changed since"
     return None

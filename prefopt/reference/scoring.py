@@ -78,7 +78,7 @@ def fill(
             new_rows = list(dict.fromkeys(missing.owners.values()))
             if new_rows:
                 scorer = model([chunk[owner] for owner in new_rows])
-                shard.pending |= _scored(scorer, chunk, missing, identity, tokens_per_microbatch)
+                shard.grow(_scored(scorer, chunk, missing, identity, tokens_per_microbatch))
             num_completions += len(missing.owners)
             rows_scored += len(new_rows)
             rows_reused += len(chunk) - len(new_rows)
@@ -94,13 +94,17 @@ def fill(
 
 
 def missing_rows(store: Store, rows: Iterable[Row]) -> list[Row]:
-    """The rows of which a completion is not stored."""
+    """The rows of which a completion is not stored; those that are stored are read, and so checked.
+
+    Raises:
+        StoreError: a stored value is damaged.
+    """
     identity = bytes.fromhex(store.identity)
     missing = []
     for chunk in _chunks(rows, _LOOK_UP_TOKENS):
         keys = [key(identity, row.prompt, own) for row in chunk for own in (*row.completions, *row.mismatched)]
-        absent = iter(store.find(keys).missing.tolist())
-        missing += [row for row in chunk if any([next(absent) for _ in (*row.completions, *row.mismatched)])]
+        found = iter(store.read(keys))
+        missing += [row for row in chunk if any([next(found) is None for _ in (*row.completions, *row.mismatched)])]
     return missing
 
 
@@ -111,18 +115,25 @@ class _GrowingShard:
         self.pending: dict[bytes, Entry] = {}
         self._store = store
         self._made_by = made_by
+        self._num_bytes = 0
         self._written = time.monotonic()
+
+    def grow(self, entries: Iterable[Entry]) -> None:
+        """Take entries in."""
+        for entry in entries:
+            self.pending[entry.key] = entry
+            self._num_bytes += entry.values.nbytes
 
     def flush_if_due(self) -> None:
         """Write a shard when there is much to lose."""
-        size = sum(entry.values.nbytes for entry in self.pending.values())
-        if size >= _SHARD_BYTES or time.monotonic() - self._written >= _SHARD_SECONDS:
+        if self._num_bytes >= _SHARD_BYTES or time.monotonic() - self._written >= _SHARD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write what there is."""
         self._store.add(self.pending.values(), self._made_by)
         self.pending = {}
+        self._num_bytes = 0
         self._written = time.monotonic()
 
 
@@ -167,10 +178,9 @@ def _missing(chunk: Sequence[Row], identity: bytes, store: Store, pending: Mappi
 
 def _scored(
     scorer: Scorer, chunk: Sequence[Row], missing: _Missing, identity: bytes, tokens_per_microbatch: int
-) -> dict[bytes, Entry]:
+) -> Iterator[Entry]:
     logps = scorer.score(missing.trees, tokens_per_microbatch=tokens_per_microbatch)
     branches = {slot: (tree.prompt, own) for tree in missing.trees for slot, own in tree.branches}
-    entries = {}
     pieces = torch.split(logps.values.float().cpu(), list(logps.lengths))
     for (slot, owner), piece in zip(missing.owners.items(), pieces, strict=True):
         if not piece.isfinite().all():
@@ -178,6 +188,4 @@ def _scored(
                 f"{chunk[owner].name}: the reference gives a log-prob of {piece[~piece.isfinite()][0].item()}; it is "
                 "not stored"
             )
-        own_key = key(identity, *branches[slot])
-        entries[own_key] = Entry(own_key, piece.numpy())
-    return entries
+        yield Entry(key(identity, *branches[slot]), piece.numpy())

@@ -6,7 +6,6 @@ checks everything but the log-probs; those are checked row by row as they are re
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prefopt.errors import StoreError
+from prefopt.reference.disk import cannot_write, file_digest, make_folder, sync_folder
 from prefopt.reference.key import KEY_BYTES
 
 FORMAT = "1"
@@ -31,7 +31,6 @@ _CHECK = np.dtype("<u8")
 _SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("logps", pa.list_(pa.float32())), ("check", pa.uint64())])
 _ABOUT = "prefopt"  # the one entry of a file's metadata
 _ABOUT_KEYS = {"format", "identity", "index", "made_by"}
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):
@@ -117,7 +116,7 @@ def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: 
     """Write a shard that is there whole, or not at all, whenever the machine stops.
 
     Args:
-        folder: an existing folder.
+        folder: made where it does not exist.
         identity: digest of the reference.
         entries: at least one, in any order, no key twice.
         made_by: versions and the like, kept beside the values.
@@ -153,6 +152,7 @@ def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: 
     batch = pa.RecordBatch.from_pydict(columns, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
     partial = folder / f"{uuid.uuid4().hex}{PARTIAL}"
     try:
+        make_folder(folder)
         with partial.open("wb") as file:
             with pa.ipc.new_file(file, batch.schema) as writer:
                 writer.write_batch(batch)
@@ -160,7 +160,7 @@ def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: 
             os.fsync(file.fileno())
         final = partial.with_name(file_digest(partial) + SUFFIX)
         os.replace(partial, final)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         with suppress(OSError):  # a folder that takes no file may not let one go either
             partial.unlink(missing_ok=True)
@@ -168,34 +168,12 @@ def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: 
     return final
 
 
-def cannot_write(folder: Path, error: OSError) -> StoreError:
-    """The error for a store that took no more."""
-    if error.errno in _FULL:
-        return StoreError(
-            f"no room left for the log-prob store in {str(folder)!r} ({error.strerror}); what was finished before is "
-            "kept: make room, or name another reference.cache_dir, and start again"
-        )
-    return StoreError(
-        f"the log-prob store in {str(folder)!r} cannot be written ({error.strerror or error}); make the folder "
-        "writable, or name another reference.cache_dir"
-    )
-
-
 def damaged(path: Path, why: str) -> StoreError:
     """The error for a file that is not what was written."""
     return StoreError(
-        f"shard {str(path)!r} is damaged: {why}; none of its values are used: `prefopt cache gc --damaged` removes it, "
-        "and its rows are scored again"
+        f"shard {str(path)!r} is damaged: {why}; none of its values are used: `prefopt cache gc --damaged --yes` (with "
+        "--cache-dir, where the config names one) removes it, and its rows are scored again"
     )
-
-
-def file_digest(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _mapped(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
@@ -246,13 +224,3 @@ def _row_check(key: bytes, values: NDArray[np.float32]) -> int:
     digest = hashlib.blake2b(key, digest_size=_CHECK.itemsize)
     digest.update(values.data)
     return int.from_bytes(digest.digest(), "little")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut; Windows has no such call."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefopt.errors import StoreError
 from prefopt.reference.key import KEY_BYTES
 from prefopt.reference.mirror import Mirror
-from prefopt.reference.shard import SUFFIX, Entry, Shard, write_shard
+from prefopt.reference.shard import Entry, Shard, write_shard
 
 
 class Places(NamedTuple):
@@ -52,12 +51,10 @@ class Store:
         self.identity = identity
         self._mirror = Mirror(cache_dir, identity)
         self._mirror.fetch()
-        self.shards = [Shard(path, identity) for path in shard_files(self.folder)]
-
-    @property
-    def folder(self) -> Path:
-        """The local folder of the shards."""
-        return self._mirror.folder
+        self.shards: list[Shard] = []
+        for path in self._mirror.shards():
+            with suppress(FileNotFoundError):  # it was deleted a moment ago
+                self.shards.append(Shard(path, identity))
 
     @property
     def place(self) -> str:
@@ -79,29 +76,29 @@ class Store:
             left = left[~here]
         return Places(shards, rows)
 
-    def read(self, keys: Sequence[bytes]) -> list[NDArray[np.float32]]:
-        """The log-probs of these completions, each checked as it is read.
+    def read(self, keys: Sequence[bytes]) -> list[NDArray[np.float32] | None]:
+        """The log-probs of these completions, each checked as it is read; None where one is not stored.
 
         Raises:
-            KeyError: one is not stored.
             StoreError: one is not what was written.
         """
         places = self.find(keys)
-        if places.missing.any():
-            raise KeyError(keys[int(places.missing.argmax())].hex())
-        return [self.shards[shard].read(row) for shard, row in zip(*map(np.ndarray.tolist, places), strict=True)]
+        return [
+            None if shard < 0 else self.shards[shard].read(row)
+            for shard, row in zip(places.shards.tolist(), places.rows.tolist(), strict=True)
+        ]
 
     def add(self, entries: Iterable[Entry], made_by: Mapping[str, str]) -> None:
         """Write one shard, durably, and see it from now on; no entries: nothing.
 
         Raises:
-            StoreError: it could not be written; nothing that was there before is lost.
+            StoreError: it could not be written or sent; nothing that was there before is lost.
         """
         entries = list(entries)
         if entries:
-            path = write_shard(self.folder, self.identity, entries, made_by)
-            self.shards.append(Shard(path, self.identity))
-            self._mirror.push(path)
+            path = write_shard(self._mirror.outbox, self.identity, entries, made_by)
+            self._mirror.push()
+            self.shards.append(Shard(self._mirror.folder / path.name, self.identity))
 
     def check_writable(self) -> None:
         """Make the folder, and refuse one that takes no file, before anything is scored for it.
@@ -110,14 +107,3 @@ class Store:
             StoreError: it cannot be written.
         """
         self._mirror.check_writable()
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """The finished shards of a folder, by name; none where there is no folder."""
-    try:
-        return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
-    except OSError as error:
-        raise StoreError(
-            f"the log-prob store {str(folder)!r} cannot be read ({error.strerror}); make it readable, or name another "
-            "reference.cache_dir"
-        ) from error

@@ -7,29 +7,32 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from prefopt.reference.mirror import local_cache
-from prefopt.reference.shard import file_digest
+from prefopt.errors import ModelError
+from prefopt.reference.disk import file_digest, local_cache
 
 # A file written a moment ago may be written again without its times showing it; it is read anew the next time.
 _SETTLED_SECONDS = 2.0
+_FORMAT = 1
 
 
-def tensor_digests(file: Path) -> dict[str, str]:
-    """Name of each tensor -> dtype, shape and sha256 of its bytes, one tensor in memory at a time.
+def tensor_digests(file: Path) -> list[str]:
+    """For each tensor its name, dtype, shape and the sha256 of its bytes, with one tensor in memory at a time.
 
     A file that is no safetensors file (GGUF, or torch's own format, which is not opened here) counts as one tensor.
 
     Args:
-        file: weights of a model or of an adapter.
+        file: weights of a model or of an adapter; a link to them, as in the Hub's cache, has the name that counts.
+
+    Raises:
+        ModelError: the file is damaged.
     """
-    file = file.resolve()
     before = _state(file)
     memory = local_cache() / "weights" / f"{before}.json"
     remembered = _recall(memory)
@@ -42,28 +45,31 @@ def tensor_digests(file: Path) -> dict[str, str]:
     return found
 
 
-def combined(tensors: Mapping[str, str]) -> str:
+def combined(tensors: Iterable[str]) -> str:
     """One digest of all tensors, whichever files they lie in."""
-    return hashlib.sha256(json.dumps(sorted(tensors.items())).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(sorted(tensors)).encode()).hexdigest()
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read(file: Path) -> list[str]:
     if file.suffix != ".safetensors":
-        return {file.suffix: file_digest(file)}
-    found = {}
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():
-            piece = tensors.get_slice(name)
-            values = tensors.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest = hashlib.sha256(values.data).hexdigest()
-            found[name] = f"{piece.get_dtype()} {list(piece.get_shape())} {digest}"
+        return [f"{file.suffix} {file_digest(file)}"]
+    found = []
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():
+                piece = tensors.get_slice(name)
+                values = tensors.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
+                digest = hashlib.sha256(values.data).hexdigest()
+                found.append(f"{name} {piece.get_dtype()} {list(piece.get_shape())} {digest}")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"weights {str(file)!r} cannot be read: {error}; they are damaged or incomplete") from error
     return found
 
 
 def _state(file: Path) -> str:
     """What changes whenever a file does: size, times and inode."""
     seen = file.stat()
-    told = [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev]
+    told = [_FORMAT, file.suffix, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -72,21 +78,17 @@ def _last_change(file: Path) -> float:
     return max(seen.st_mtime, seen.st_ctime)
 
 
-def _recall(memory: Path) -> dict[str, str] | None:
-    try:
-        found: Any = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if isinstance(found, dict) and found.get("check") == combined(found.get("tensors", {})):
-        return dict(found["tensors"])
+def _recall(memory: Path) -> list[str] | None:
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        found = json.loads(memory.read_text(encoding="utf-8"))
+        if found["check"] == combined(found["tensors"]):
+            return list(found["tensors"])
     return None
 
 
-def _remember(memory: Path, found: Mapping[str, str]) -> None:
+def _remember(memory: Path, found: list[str]) -> None:
     partial = memory.with_name(f"{uuid.uuid4().hex}.partial")
-    try:
+    with suppress(OSError):  # memory saves time alone: the next start reads the weights again
         memory.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps({"check": combined(found), "tensors": found}), encoding="utf-8")
         os.replace(partial, memory)
-    except OSError:
-        pass  # memory saves time alone: the next start reads the weights again

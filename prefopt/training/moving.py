@@ -21,13 +21,18 @@ class MovingReference:
             weight: share of the policy in the new reference, in (0, 1]; 1 copies it (a hard update).
 
         Raises:
-            ModelError: the models differ in architecture.
+            ModelError: the models differ in architecture, or adapters would be mixed.
         """
         own, other = dict(policy.named_parameters()), dict(reference.named_parameters())
         if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in other.items()}:
             raise ModelError(
                 "reference.update_steps draws the reference towards the policy, but reference.model has another "
                 "architecture; leave it out, or name a model of the same one"
+            )
+        if weight < 1 and any("lora_" in name for name in own):
+            raise ModelError(
+                "reference.update_weight below 1 would mix the two factors of a LoRA adapter one by one, which is no "
+                "share of the policy; set it to 1, or train all weights"
             )
         self._pairs = [(other[name], each) for name, each in own.items()]
         self._every = every

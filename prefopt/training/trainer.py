@@ -18,7 +18,7 @@ from prefopt.config import ReferenceConfig, TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
 from prefopt.engine.logps import LogpSource, Scorer
-from prefopt.engine.ranks import Ranks
+from prefopt.engine.ranks import Ranks, on_cpu
 from prefopt.engine.rewards import row_rewards
 from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.training.batches import batches, num_steps
@@ -75,8 +75,7 @@ class Trainer:
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
         self._accelerator = Accelerator(
-            # Of several processes without a GPU accelerate makes a group only when told that there is none.
-            cpu=wanted > 1 and not torch.accelerator.is_available(),
+            cpu=on_cpu(wanted),
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )

@@ -99,8 +99,8 @@ def test_gc_by_reference(prefopt, place):
     outcome = prefopt("cache", "gc", "--cache-dir", place, "--reference", "abab", "--yes")
     assert "2 shards" in outcome.out
     assert "2 d to 40 d old" in outcome.out
-    assert not (place / IDENTITY).exists()
     assert len(shards(place)) == 1
+    assert IDENTITY[:12] not in prefopt("cache", "info", "--cache-dir", place).out
 
 
 def test_gc_by_reference_and_age(prefopt, place):
@@ -114,6 +114,21 @@ def test_gc_of_damaged_shards_takes_nothing_else(prefopt, place):
     assert "1 damaged shard" in outcome.out
     assert not path.exists()
     assert len(shards(place)) == 2
+
+
+def test_info_shows_a_reference_whose_newest_shard_is_damaged(prefopt, place):
+    newest = max((place / IDENTITY).glob("*.arrow"), key=lambda path: path.stat().st_mtime)
+    newest.write_bytes(b"")
+    then = time.time() - 60
+    os.utime(newest, (then, then))
+    outcome = prefopt("cache", "info", "--cache-dir", place)
+    assert "tiny" in next(line for line in outcome.out.splitlines() if line.startswith(IDENTITY[:12]))
+    assert "is damaged" in outcome.out
+
+
+def test_a_reference_without_a_file_is_not_listed(prefopt, place):
+    (place / ("ef" * 32)).mkdir()
+    assert "efef" not in prefopt("cache", "info", "--cache-dir", place).out
 
 
 def test_gc_takes_what_killed_writers_left_and_not_what_is_being_written(prefopt, place):

@@ -272,6 +272,29 @@ class TestMistakes:
         outcome = prefopt("train", write_config(pairs, model="/nowhere/x"), "loss=ranks", "--plugin", plugin)
         assert "loss ranks needs rankings as they are" in outcome.error
 
+    def test_a_need_that_no_store_meets_is_refused_with_a_cached_reference(
+        self, prefopt, write_config, pairs, tmp_path
+    ):
+        plugin = tmp_path / "mine.py"
+        plugin.write_text(
+            "import prefopt\n"
+            "class Whole(prefopt.PairLoss):\n"
+            "    name = 'whole'\n"
+            "    needs = prefopt.Needs(rows={'pairs'}, reference=True, tokens=True, distribution='both')\n"
+            "    def values(self, batch): return batch.chosen.log_ratio\n"
+            "    def reward(self, completions): return completions.log_ratio\n"
+            "@prefopt.hookimpl\n"
+            "def prefopt_register_losses(): return [Whole]\n"
+        )
+        config = write_config(pairs, model="/nowhere/x", reference={"mode": "cached"})
+        outcome = prefopt("train", config, "loss=whole", "--plugin", plugin)
+        assert "which no store holds; set reference.mode to 'live'" in outcome.error
+
+    def test_a_store_that_no_loss_reads_is_told(self, prefopt, write_config, pairs):
+        outcome = prefopt("train", write_config(pairs, reference={"mode": "cached"}), "loss=simpo")
+        assert outcome.code == 0, outcome.err
+        assert "loss simpo reads no reference: the store is not used" in outcome.err
+
     def test_settings_beyond_the_run_get_a_line(self, prefopt, write_config, pairs):
         settings = ["training.warmup_steps=100", "evaluation.every_steps=50", "evaluation.samples=9"]
         outcome = prefopt("train", write_config(pairs, data={"evaluation": 3}), *settings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -81,6 +82,15 @@ def test_a_saved_adapter_is_loaded_by_its_path_and_as_a_model(base, tmp_path):
     for loaded in (by_path, as_model):
         assert torch.equal(logps(loaded), truth)
         assert {name.split(".")[-2] for name, own in loaded.named_parameters() if own.requires_grad} == {"default"}
+
+
+def test_the_dropout_of_a_trained_adapter_is_off(base, tmp_path):
+    adapted(base, moved=True).save_pretrained(tmp_path / "lora")
+    path = tmp_path / "lora" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_dropout": 0.5}))
+    for model in (adapted(base, path=str(tmp_path / "lora")), load_model(ModelConfig(name=str(tmp_path / "lora")))):
+        model.train()
+        assert torch.equal(logps(model), logps(model))
 
 
 def test_an_adapter_on_the_head_is_told_and_exact(base):

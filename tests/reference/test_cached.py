@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
+import weakref
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import prefopt
 from prefopt.config import parse_config
 from prefopt.engine.logps import Scorer
-from prefopt.errors import ConfigError, StoreError
+from prefopt.errors import ConfigError, ModelError, StoreError
 from prefopt.objective import build_loss
 from prefopt.reference.store import Store
 from prefopt.run import run
@@ -185,6 +189,29 @@ def test_another_reference_model_is_loaded_once_and_then_never(train, other_mode
     assert counts(train(reference=reference)) == (0, 9, False)
 
 
+def test_the_reference_model_is_gone_before_the_policy_is_loaded(train, other_model, monkeypatch):
+    from prefopt import run as running
+    from prefopt.reference import loading
+
+    seen, alive = [], []
+    load = loading.load_model
+
+    def watched(*arguments, **settings):
+        model = load(*arguments, **settings)
+        seen.append(weakref.ref(model))
+        return model
+
+    def policy(*arguments, **settings):
+        gc.collect()
+        alive.append(seen[0]() is not None)
+        return load(*arguments, **settings)
+
+    monkeypatch.setattr(loading, "load_model", watched)
+    monkeypatch.setattr(running, "load_model", policy)
+    assert train(reference={"mode": "cached", "model": str(other_model)})["model_loaded"]
+    assert alive == [False]
+
+
 def test_strict_refuses_before_any_model_is_loaded(train, pair_rows, monkeypatch, model_folder):
     train(pair_rows[:7])
     monkeypatch.setattr("prefopt.run.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
@@ -218,19 +245,74 @@ def test_wrong_stored_values_stop_the_run(train, tmp_path):
     wrong = [Entry(own, shard.read(row) - 0.1) for row, own in enumerate(shard.keys.tolist())]
     shard.path.unlink()
     store.add(wrong, shard.about["made_by"])
-    with pytest.raises(StoreError, match="list row . the stored reference|differ from the model's by 0.1 nats"):
+    with pytest.raises(StoreError, match=r"list row \d: the stored .* differ from the model's by 0.1 nats"):
         train(reference={"mode": "cached", "cache_dir": str(place)})
 
 
-def test_a_damaged_store_stops_the_run(train, tmp_path):
+def flip_last_value(folder):
+    """A bit of the log-probs of the last row, which a batch may not read for a long time."""
+    (path,) = folder.rglob("*.arrow")
+    values = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("logps").values
+    whole = bytearray(path.read_bytes())
+    place = whole.rindex(np.asarray(values)[-1:].tobytes(), 0, whole.rindex(b"ARROW1"))
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+def test_a_damaged_row_stops_the_run_before_any_model_is_loaded(train, tmp_path, monkeypatch):
+    reference = {"mode": "cached", "cache_dir": str(tmp_path / "store"), "verify_rows": 0}
+    train(reference=reference)
+    flip_last_value(tmp_path / "store")
+    monkeypatch.setattr("prefopt.run.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(StoreError, match="is damaged: .*gc --damaged --yes"):
+        train(reference=reference)
+
+
+def test_damage_during_training_saves_the_weights_as_they_stand(train, tmp_path, monkeypatch):
     reference = {"mode": "cached", "cache_dir": str(tmp_path / "store")}
     train(reference=reference)
-    (path,) = (tmp_path / "store").rglob("*.arrow")
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(StoreError, match="is damaged: .*gc --damaged"):
-        train(reference=reference)
+    from prefopt.training.trainer import Trainer
+
+    run_, store = Trainer.run, tmp_path / "store"
+
+    def damaged(self, after_step):
+        flip_last_value(store)
+        run_(self, after_step)
+
+    monkeypatch.setattr(Trainer, "run", damaged)
+    with pytest.raises(StoreError, match="is damaged: .*; the weights as they stood are in .*last_good"):
+        train(reference=reference, data={"evaluation": None}, training={"batch_size": 9})
+    assert (tmp_path / "out" / "last_good" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_weights_that_change_while_they_are_loaded_are_never_stored(train, other_model, tmp_path, monkeypatch, own):
+    from prefopt import run as running
+    from prefopt.reference import loading
+
+    module = running if own else loading
+    load = module.load_model
+
+    def changing(settings, **seed):
+        model = load(settings, **seed)
+        weights = load_file(other_model / "model.safetensors")
+        weights["model.norm.weight"] += 1
+        save_file(weights, other_model / "model.safetensors", metadata={"format": "pt"})
+        return model
+
+    monkeypatch.setattr(module, "load_model", changing)
+    place = {"mode": "cached", "cache_dir": str(tmp_path / "store")}
+    settings = {"model": str(other_model)} if own else {}
+    with pytest.raises(ModelError, match="changed while it was being loaded"):
+        train(reference=place if own else {**place, "model": str(other_model)}, **settings)
+    assert not list((tmp_path / "store").rglob("*.arrow"))
+
+
+def test_a_reference_that_is_the_policy_by_another_name_is_scored_by_it_and_verified(train, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "copy")
+    reference = {"mode": "cached", "model": str(tmp_path / "copy")}
+    assert counts(train(reference=reference)) == (9, 0, False)
+    assert train(reference=reference)["rows_verified"] == 8
 
 
 def test_what_a_store_nearly_holds_is_told(train, model_folder):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -116,27 +117,135 @@ def test_a_new_adapter_begins_as_its_base_whatever_its_seed(folder):
     assert of(folder, adapter=AdapterConfig(r=8, init_lora_weights="gaussian")) == of(folder)
 
 
-def test_a_new_adapter_with_random_output_is_refused(folder):
-    with pytest.raises(ModelError, match="init_lora_weights = False makes the initial policy differ from its base"):
-        of(folder, adapter=AdapterConfig(init_lora_weights=False))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"init_lora_weights": False},
+        {"init_lora_weights": "pissa"},
+        {"kasa_config": {}},
+        {"layer_replication": []},
+    ],
+)
+def test_a_new_adapter_that_may_begin_otherwise_than_its_base_is_refused(folder, settings):
+    with pytest.raises(ModelError, match=rf"adapter \({next(iter(settings))}\) may begin otherwise than its base"):
+        of(folder, adapter=AdapterConfig(r=4, **settings))
 
 
-def test_a_model_on_the_hub_is_found_in_the_local_copy(folder, tmp_path, monkeypatch):
-    """The layout of the Hub's cache: snapshots whose files are links to blobs."""
-    commit = "0" * 40
-    place = tmp_path / "hub" / "models--org--name"
+def test_how_a_saved_adapter_began_counts_where_it_has_changed_the_base(folder, adapter, tmp_path):
+    first = adapter()
+    before = of(first)
+    edit(first, "adapter_config.json", init_lora_weights=False)
+    assert of(first) == before
+    edit(first, "adapter_config.json", init_lora_weights="pissa")
+    assert of(first) != before
+
+
+def test_an_adapter_on_the_hub_is_its_local_copy(adapter, hub):
+    first = adapter()
+    assert of(hub_copy(first, hub)) == of(first)
+
+
+def hub_copy(folder, hub, name="name"):
+    """The folder as the Hub's cache holds it: snapshots whose files are links to blobs named by their digest."""
+    commit, place = "0" * 40, hub / f"models--org--{name}"
     snapshot = place / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (place / "blobs").mkdir()
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(commit)
     for file in folder.iterdir():
-        shutil.copy(file, place / "blobs" / file.name)
-        (snapshot / file.name).symlink_to(place / "blobs" / file.name)
+        blob = place / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(blob)
+    return f"org/{name}"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
     import transformers.utils.hub
 
     monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert of("org/name") == of(folder)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("max_shard_size", ["1GB", "10KB"])
+def test_a_model_on_the_hub_is_its_local_copy(folder, tmp_path, hub, max_shard_size):
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "cut", max_shard_size=max_shard_size)
+    assert of(hub_copy(tmp_path / "cut", hub)) == of(folder)
+
+
+def change_a_byte(file):
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("part", [0, -1])
+def test_a_change_in_any_file_of_a_model_on_the_hub_is_another_reference(folder, tmp_path, hub, part):
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "cut", max_shard_size="10KB")
+    before = of(hub_copy(tmp_path / "cut", hub))
+    change_a_byte(sorted((tmp_path / "cut").glob("*.safetensors"))[part])
+    assert of(hub_copy(tmp_path / "cut", hub, "changed")) != before
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_every_file_in_torchs_own_format_counts(folder, part):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    where = {name: files[number % 2] for number, name in enumerate(sorted(weights))}
+    for file in files:
+        torch.save({name: own for name, own in weights.items() if where[name] == file}, folder / file)
+    index = {"metadata": {"total_size": 1}, "weight_map": where}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    before = of(folder)
+    change_a_byte(folder / files[part])
+    assert of(folder) != before
+
+
+def test_a_config_written_otherwise_is_the_same(folder):
+    """As transformers 4 wrote it: another name for the base of the rotation, defaults left out."""
+    before = of(folder)
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    theta = values.pop("rope_parameters")["rope_theta"]
+    for name in ("attention_bias", "mlp_bias", "bos_token_id", "pretraining_tp", "initializer_range"):
+        values.pop(name, None)
+    path.write_text(json.dumps(values | {"rope_theta": theta, "transformers_version": "4.40.0"}))
+    assert of(folder) == before
+    path.write_text(json.dumps(values | {"rope_theta": 2 * theta}))
+    assert of(folder) != before
+
+
+def test_a_weights_file_of_its_own_is_refused(folder):
+    edit(folder, transformers_weights="other.safetensors")
+    with pytest.raises(ModelError, match="names a weights file of its own"):
+        of(folder)
+
+
+def test_a_gguf_file_that_another_one_would_hide_is_refused(folder, tmp_path, monkeypatch):
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    of(folder, gguf_file="model.gguf")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "model.gguf").write_bytes(b"another")
+    with pytest.raises(ModelError, match="lies in this folder too"):
+        of(folder, gguf_file="model.gguf")
+    monkeypatch.chdir(folder)
+    of(folder, gguf_file="model.gguf")
+
+
+@pytest.mark.parametrize("damage", ["missing shard", "index", "config"])
+def test_files_that_cannot_be_read_are_one_sentence(folder, tmp_path, damage):
+    cut = tmp_path / "cut"
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(cut, max_shard_size="10KB")
+    if damage == "missing shard":
+        min(cut.glob("*.safetensors")).unlink()
+    else:
+        (cut / {"index": "model.safetensors.index.json", "config": "config.json"}[damage]).write_text("not JSON")
+    with pytest.raises(ModelError, match="cannot be identified") as caught:
+        of(cut)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_weights_is_one_sentence(folder):

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from prefopt.errors import StoreError
-from prefopt.reference.shard import Entry, Shard, file_digest, write_shard
+from prefopt.reference.disk import file_digest
+from prefopt.reference.shard import Entry, Shard, write_shard
 from tests.reference.stores import IDENTITY, MADE_BY, entries
 
 
@@ -77,7 +78,7 @@ def test_every_flipped_byte_is_found(tmp_path):
 def test_a_truncated_shard_is_damaged(written, share):
     whole = written.read_bytes()
     written.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(StoreError, match="is damaged: it cannot be read as Arrow.*`prefopt cache gc --damaged`"):
+    with pytest.raises(StoreError, match="is damaged: it cannot be read as Arrow.*`prefopt cache gc --damaged --yes`"):
         Shard(written, IDENTITY)
 
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from prefopt.errors import StoreError
+from prefopt.reference.mirror import Mirror
 from prefopt.reference.store import Store
 from tests.reference.stores import IDENTITY, MADE_BY, entries, filled
 
@@ -24,8 +25,7 @@ def test_entries_of_every_shard_are_found_and_others_are_not(tmp_path):
     assert places.missing.tolist() == [False] * 120 + [True] * 5
     for entry, values in zip(known, store.read(keys(known)), strict=True):
         assert values.tobytes() == entry.values.tobytes()
-    with pytest.raises(KeyError, match=others[0].key.hex()):
-        store.read(keys(others))
+    assert store.read(keys(others)) == [None] * 5
 
 
 def test_a_store_that_does_not_exist_is_empty_and_is_not_made_by_looking(tmp_path):
@@ -66,8 +66,16 @@ def test_the_same_entries_written_twice_are_one_file(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_not_read(tmp_path):
-    store = filled(tmp_path, entries(5))
-    (store.folder / "left.partial").write_bytes(b"half a shard")
+    filled(tmp_path, entries(5))
+    (tmp_path / IDENTITY / "left.partial").write_bytes(b"half a shard")
+    assert len(Store(str(tmp_path), IDENTITY).shards) == 1
+
+
+def test_a_shard_that_is_deleted_while_the_store_opens_is_not_there(tmp_path, monkeypatch):
+    store = filled(tmp_path, entries(5), entries(5, seed=1))
+    files = [shard.path for shard in store.shards]
+    files[0].unlink()
+    monkeypatch.setattr(Mirror, "shards", lambda _: files)
     assert len(Store(str(tmp_path), IDENTITY).shards) == 1
 
 
@@ -81,8 +89,15 @@ def test_a_damaged_shard_stops_the_opening(tmp_path):
 
 def test_a_place_that_is_a_file_is_a_clear_message(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
-        Store(str(tmp_path / "file"), IDENTITY).check_writable()
+    with pytest.raises(StoreError, match="cannot be read .*name another reference.cache_dir"):
+        Store(str(tmp_path / "file"), IDENTITY)
+
+
+def test_a_folder_that_is_deleted_under_a_writer_is_made_again(tmp_path):
+    store = filled(tmp_path)
+    (tmp_path / IDENTITY).rmdir()
+    store.add(entries(5), MADE_BY)
+    assert not Store(str(tmp_path), IDENTITY).find(keys(entries(5))).missing.any()
 
 
 def test_references_do_not_see_each_other(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prefopt.errors import ModelError
 from prefopt.reference import weights
-from prefopt.reference.mirror import local_cache
+from prefopt.reference.disk import local_cache
 from prefopt.reference.weights import combined, tensor_digests
 
 
@@ -44,17 +45,17 @@ def reads(monkeypatch):
 
 
 def test_a_digest_is_that_of_dtype_shape_and_bytes(file, tensors):
-    found = tensor_digests(file)
-    assert set(found) == {"a", "b", "c"}
-    assert found["a"] == f"F32 [3, 4] {hashlib.sha256(tensors['a'].numpy().tobytes()).hexdigest()}"
-    assert found["b"] == f"BF16 [5] {hashlib.sha256(tensors['b'].view(torch.int16).numpy().tobytes()).hexdigest()}"
+    a, b, c = sorted(tensor_digests(file))
+    assert a == f"a F32 [3, 4] {hashlib.sha256(tensors['a'].numpy().tobytes()).hexdigest()}"
+    assert b == f"b BF16 [5] {hashlib.sha256(tensors['b'].view(torch.int16).numpy().tobytes()).hexdigest()}"
+    assert c.startswith("c I64 [] ")
 
 
 def test_how_tensors_are_cut_into_files_and_ordered_does_not_matter(tmp_path, file, tensors):
-    parts = {}
+    parts = []
     for name in reversed(tensors):
         save_file({name: tensors[name]}, tmp_path / f"{name}.safetensors")
-        parts |= tensor_digests(tmp_path / f"{name}.safetensors")
+        parts += tensor_digests(tmp_path / f"{name}.safetensors")
     assert combined(parts) == combined(tensor_digests(file))
 
 
@@ -121,7 +122,23 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_time(file, settled, mo
     assert tensor_digests(file) == tensor_digests(file)
 
 
+@pytest.mark.parametrize("size", [0, 4, 50, 200])
+def test_a_damaged_file_is_one_sentence(file, size):
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ModelError, match="cannot be read: .*; they are damaged or incomplete") as caught:
+        tensor_digests(file)
+    assert "\n" not in str(caught.value)
+
+
 def test_other_formats_count_as_their_bytes(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    assert tensor_digests(path) == {".gguf": hashlib.sha256(b"GGUF").hexdigest()}
+    assert tensor_digests(path) == [f".gguf {hashlib.sha256(b'GGUF').hexdigest()}"]
+
+
+def test_a_link_counts_by_its_own_name(tmp_path, file):
+    """The Hub's cache links to blobs without a suffix."""
+    file.rename(tmp_path / "0123abcd")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "0123abcd")
+    assert len(tensor_digests(tmp_path / "link.safetensors")) == 3
+    assert len(tensor_digests(tmp_path / "0123abcd")) == 1

@@ -55,6 +55,18 @@ def test_a_run_follows_its_policy(weight):
         assert margins[2] == pytest.approx(0.6931472, abs=1e-6)
 
 
+def test_the_factors_of_an_adapter_are_not_mixed():
+    pytest.importorskip("peft")
+    from peft import LoraConfig
+
+    policy = tiny_model("llama")
+    policy.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+    scorer = Scorer(policy)
+    MovingReference(scorer, copy.deepcopy(scorer), every=1, weight=1.0)
+    with pytest.raises(ModelError, match="would mix the two factors of a LoRA adapter"):
+        MovingReference(scorer, copy.deepcopy(scorer), every=1, weight=0.5)
+
+
 def test_a_model_of_another_architecture_cannot_follow():
     with pytest.raises(ModelError, match="reference.model has another architecture"):
         MovingReference(Scorer(tiny_model("llama")), Scorer(tiny_model("qwen2")), every=1, weight=1.0)

@@ -12,10 +12,10 @@ from prefopt.engine.assembly import Assembly
 from prefopt.engine.logps import Scorer
 from prefopt.errors import StoreError
 from prefopt.reference.origin import made_by
+from prefopt.reference.reading import StoredReference, check_against
 from prefopt.reference.scoring import fill
 from prefopt.reference.shard import Entry
 from prefopt.reference.store import Store
-from prefopt.reference.stored import StoredReference, check_against
 from tests.engine.rows import random_rows
 from tests.models import ARCHITECTURES, tiny_model
 from tests.reference.stores import IDENTITY, MADE_BY
@@ -70,10 +70,11 @@ def test_values_of_a_model_that_was_changed_in_memory_are_found(tmp_path):
     with torch.no_grad():
         changed.model.base_model.layers[0].mlp.up_proj.weight.mul_(1.05)
     store = store_of(tmp_path, changed, origin={**MADE_BY, **made_by("cpu")})
-    with pytest.raises(StoreError, match="random row . the stored reference|differ from the model's by") as caught:
+    with pytest.raises(StoreError, match=r"random row \d: the stored reference log-probs differ from") as caught:
         check_against(scorer, store, ROWS, num_rows=1, seed=0)
     assert "versions and device are the same" in str(caught.value)
-    assert f"`prefopt cache gc --reference {IDENTITY[:12]}`" in str(caught.value)
+    advice = f"`prefopt cache gc --reference {IDENTITY[:12]} --cache-dir {tmp_path} --yes` removes them"
+    assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -43,7 +43,11 @@ class StoredReference:
         """
         identity = bytes.fromhex(self._store.identity)
         branches = sorted((slot, key(identity, tree.prompt, own)) for tree in trees for slot, own in tree.branches)
-        pieces = self._store.read([own_key for _, own_key in branches])
+        pieces = []
+        for (_, own_key), found in zip(branches, self._store.read([own for _, own in branches]), strict=True):
+            if found is None:
+                raise KeyError(own_key.hex())
+            pieces.append(found)
         values = torch.from_numpy(np.concatenate(pieces))
         return TokenLogps(values.to(self._device, self._dtype), tuple(map(len, pieces)))
 
@@ -76,7 +80,7 @@ def check_against(model: Scorer, store: Store, rows: Sequence[Row], *, num_rows:
             raise StoreError(
                 f"{row.name}: the stored reference log-probs differ from the model's by {gap:.2g} nats a token (root "
                 f"mean square; rounding stays below {tolerance:g}), {_cause(store, trees[0], model)}; "
-                f"`prefopt cache gc --reference {store.identity[:12]}` removes them"
+                f"`prefopt cache gc --reference {store.identity[:12]} --cache-dir {store.place} --yes` removes them"
             )
         worst = max(worst, gap)
     return worst
