@@ -62,6 +62,7 @@ def precompute(
     reference.store.check_writable()
     data = stream(config, loss, tokenizer, source)
     model = ReferenceModel(reference.settings, tokenizer, watcher.say, reference.identity)
+    watcher.say(reference.in_words)
     watcher.begin("score", data.total)
     try:
         filled = fill(
@@ -80,7 +81,7 @@ def precompute(
     scored, reused, completions = ranks.total(filled.rows_scored, filled.rows_reused, filled.num_completions)
     found = {
         "identity": reference.identity.digest,
-        "store": reference.store.place,
+        "store": reference.store.whole_place,
         "rows_scored": scored,
         "rows_reused": reused,
         "num_completions": completions,
@@ -89,9 +90,8 @@ def precompute(
     }
     watcher.say(
         f"scored  {scored:,} rows ({completions:,} completions) in {found['wall_seconds']:.1f} s; {reused:,} rows were "
-        "stored before"
+        "there already"
     )
-    watcher.say(f"store   {found['store']} (reference {reference.identity.digest[:12]})")
     if config.reference.mode != "cached":
         watcher.say(f"reference.mode is {config.reference.mode!r}: to read the store, train with reference.mode=cached")
     return found

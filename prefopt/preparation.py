@@ -15,6 +15,7 @@ from prefopt.data.report import DataReport
 from prefopt.data.row import Row
 from prefopt.data.sources import Source, num_rows, row_kind, source_name
 from prefopt.data.trees import largest_sequence
+from prefopt.engine.adapters import Adapter
 from prefopt.engine.assembly import reading
 from prefopt.errors import ConfigError, DataError
 from prefopt.weighted import Objective
@@ -45,9 +46,11 @@ def check_needs(config: RunConfig, loss: Objective, train: Source) -> None:
         train: the rows to train on.
 
     Raises:
-        ConfigError: the settings withhold what the loss needs.
+        ConfigError: the settings withhold what the loss needs, or peft knows no such adapter.
         DataError: a source cannot be read, or holds rows the loss does not accept.
     """
+    if config.model.adapter is not None:
+        Adapter(config.model.adapter)
     if loss.needs.reference and config.reference.mode == "none":
         raise ConfigError(
             f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live' or 'cached'"

@@ -171,8 +171,6 @@ class _Evaluation:
         self._settings = config.evaluation
         self._tokenizer = tokenizer
         self._watcher = watcher
-        self._moves = config.reference.update_steps is not None
-        self._reference: LogpSource | None = None
         self._prompts = [row.prompt for row in rows[: config.evaluation.samples]]
         self._held_out = None
         if rows:
@@ -181,7 +179,6 @@ class _Evaluation:
     def before(self, policy: Scorer, reference: LogpSource | None, *, initial: bool) -> dict[str, Any]:
         if self._held_out is None:
             return {}
-        self._reference = reference
         if reference is not None:
             self._held_out.score_reference(reference)
         # A policy that is still its own reference has the same log-probs: one pass serves both.
@@ -193,8 +190,6 @@ class _Evaluation:
 
     def whole(self, when: str, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         assert self._held_out is not None
-        if self._moves and self._reference is not None:
-            self._held_out.score_reference(self._reference)
         found = self._held_out.evaluate(policy, state).as_dict()
         self._watcher.evaluated(when, found)
         return found
@@ -226,7 +221,14 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
         )
     every = config.reference.update_steps
     if every is not None and every >= num_steps:
-        notes.append(f"reference.update_steps = {every}, but the run takes {num_steps} steps: it never moves")
+        notes.append(
+            f"reference.update_steps = {every}, but the run takes {num_steps} steps: the reference stays as it is"
+        )
+    if every is not None and num_held_out:
+        notes.append(
+            "the reference moves (reference.update_steps); held-out rows are held against the one the run begins with, "
+            "steps against the one of their time"
+        )
     if evaluation.every_steps is not None and evaluation.every_steps >= num_steps:
         notes.append(f"evaluation.every_steps = {evaluation.every_steps}, but the run takes {num_steps} steps")
     if evaluation.samples > num_held_out:

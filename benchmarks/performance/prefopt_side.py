@@ -21,9 +21,9 @@ from prefopt.engine.head import _Scratch
 from prefopt.engine.loading import load_model
 from prefopt.engine.logps import Scorer
 from prefopt.reference.identity import identify
+from prefopt.reference.reading import StoredReference
 from prefopt.reference.scoring import fill
 from prefopt.reference.store import Store
-from prefopt.reference.stored import StoredReference
 from prefopt.training import trainer as trainer_module
 from prefopt.training.trainer import Trainer
 

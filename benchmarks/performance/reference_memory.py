@@ -2,10 +2,10 @@
 
     python benchmarks/performance/reference_memory.py
 
-A random Llama of 300 million parameters, 4 pairs of 64-token prompts and completions a step, so that weights outweigh
-activations as they do in large models. Every run is a process of its own; the store is filled by another one before.
-Peak: the most the process held, above what it held before the model was loaded. Arithmetic: bytes a parameter of
-weights, gradients, optimiser state and reference.
+A random Llama of 300 million parameters, 4 pairs a step, short enough that weights outweigh activations as they do in
+large models; `--tokens 64` shows what longer rows change. Every run is a process of its own, and the store is filled by
+another one before. Peak: the most the process held, above what it held before the model was loaded. Arithmetic: bytes a
+parameter of weights, gradients, optimiser state and reference.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from prefopt.engine.loading import load_model
 from prefopt.engine.logps import Scorer
 from prefopt.evaluation.rewards import HeldOut
 from prefopt.reference.identity import identify
+from prefopt.reference.reading import StoredReference
 from prefopt.reference.scoring import fill
 from prefopt.reference.store import Store
-from prefopt.reference.stored import StoredReference
 from prefopt.training.trainer import Trainer
 
 # name -> what is trained and how, the precision of the reference, and bytes a parameter of policy, gradient, state.
@@ -47,16 +47,16 @@ CASES = {
 BUDGET = 1024
 
 
-def rows():
+def rows(tokens):
     draw = random.Random(0)
 
     def ids(length):
         return tuple(draw.randrange(32_000) for _ in range(length))
 
     def completion():
-        return Completion(ids(64), (True,) * 64)
+        return Completion(ids(tokens), (True,) * tokens)
 
-    return [Row("pairs", "random", number, ids(64), (completion(), completion())) for number in range(1, 13)]
+    return [Row("pairs", "random", number, ids(tokens), (completion(), completion())) for number in range(1, 13)]
 
 
 def write_model(folder, small):
@@ -89,7 +89,7 @@ def store_of(job, settings):
 def precompute(job):
     _, settings = settings_of(job)
     scorer = Scorer(load_model(settings).to(job["device"]))
-    fill(store_of(job, settings), rows(), lambda _: scorer, tokens_per_microbatch=BUDGET, made_by={})
+    fill(store_of(job, settings), rows(job["tokens"]), lambda _: scorer, tokens_per_microbatch=BUDGET, made_by={})
     print("{}")
 
 
@@ -106,7 +106,7 @@ def measure(job):
     if job["mode"] == "live":
         reference = Scorer(load_model(reference_settings).to(job["device"])).requires_grad_(False)
         found["reference"] = held(reference.parameters())
-    loss, data = prefopt.get_loss("dpo"), rows()
+    loss, data = prefopt.get_loss("dpo"), rows(job["tokens"])
     if job["case"].get("scoring"):
         part = HeldOut(data, loss, tokens_per_microbatch=BUDGET)
         part.score_reference(reference)
@@ -141,6 +141,7 @@ def apart(job):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tokens", type=int, default=16, help="of a prompt, and of a completion")
     parser.add_argument("--small", action="store_true", help="a model too small to tell anything, to try the script on")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -165,7 +166,7 @@ def main():
         model, store = str(Path(folder, "model")), str(Path(folder, "store"))
         write_model(model, args.small)
         for name, case in CASES.items():
-            job = {"model": model, "store": store, "case": case, "device": args.device}
+            job = {"model": model, "store": store, "case": case, "device": args.device, "tokens": args.tokens}
             apart({**job, "mode": "fill"})
             live, stored = (apart({**job, "mode": mode}) for mode in ("live", "stored"))
             parts = ("weights", "gradients", "state", "reference")

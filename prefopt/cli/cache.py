@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -37,8 +38,9 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
         print(f"nothing is stored in {place}")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("reference", "model", "dtype"):
-        table.add_column(column, overflow="fold")
+    table.add_column("reference", no_wrap=True)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("dtype", no_wrap=True)
     for column in ("completions", "tokens", "size", "shards", "age"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found:
@@ -52,7 +54,8 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
             str(one.num_shards),
             _age(one.newest),
         )
-    Console(markup=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 1000  # whole names for whoever reads the lines of a pipe
+    Console(markup=False, highlight=False, width=width).print(table)
     for one in found:
         for why in one.damaged.values():
             print(why)
@@ -77,16 +80,16 @@ def verify(
     place = cache_dir or default_cache_dir()
     found = catalogue(place, whole=True)
     for one in found:
-        whole = f"{one.num_completions:,} completions in {_count(one.num_shards, 'shard')}, every byte as written"
-        broken = f"; {_count(len(one.damaged), 'shard')} damaged" if one.damaged else ""
-        print(f"{one.identity[:12]}  {_name(one)}: {whole}{broken}")
+        broken = f"{len(one.damaged):,} of {_count(len(one.written), 'shard')} damaged; " if one.damaged else ""
+        whole = f"{one.num_completions:,} completions in {_count(one.num_shards, 'shard')} are as written, every byte"
+        print(f"{one.identity[:12]}  {_name(one)}: {broken}{whole}")
     damaged = [why for one in found for why in one.damaged.values()]
     for why in damaged:
         print(why)
     if damaged:
         raise StoreError(f"{_count(len(damaged), 'shard')} of {place} cannot be used")
     if not found:
-        print(f"nothing is stored in {place}")
+        raise StoreError(f"nothing is stored in {place}; there is nothing to verify")
     if settings is not None:
         from prefopt.cli.terminal import TerminalWatcher, quieten
         from prefopt.precompute import rescore
@@ -119,7 +122,9 @@ def gc(
     }
     num_files = sum(map(len, going.values()))
     if not num_files:
-        print(f"nothing to delete in {place}")
+        chosen_nothing = not (reference or older_than or damaged)
+        hint = "; choose shards with --reference, --older-than or --damaged" if found and chosen_nothing else ""
+        print(f"nothing to delete in {place}{hint}")
         return
     for one in chosen:
         if going[one.identity]:
@@ -155,16 +160,16 @@ def _in_words(one: Holding, paths: list[Path]) -> str:
 def _chosen(found: list[Holding], wanted: list[str]) -> list[Holding]:
     if not wanted:
         return found
-    chosen = []
+    chosen: list[Holding] = []
     for prefix in wanted:
-        matching = [one for one in found if one.identity.startswith(prefix)]
+        matching = [one for one in found if prefix and one.identity.startswith(prefix)]
         if not matching:
             raise StoreError(unknown_name("reference", prefix, [one.identity[:12] for one in found]))
         if len(matching) > 1:
             raise StoreError(
                 f"reference {prefix!r} is {' or '.join(one.identity[:12] for one in matching)}; write more"
             )
-        chosen += matching
+        chosen += [one for one in matching if one not in chosen]
     return chosen
 
 

@@ -16,13 +16,17 @@ def precompute(config: ConfigFile, overrides: Overrides = None, plugin: PluginFi
     """
     settings, loss, _ = read_settings(config, overrides, plugin)
 
-    from prefopt.cli.terminal import TerminalWatcher, quieten
+    from accelerate import PartialState
+
+    from prefopt.cli.terminal import TerminalWatcher, quieten, stopped_by_sigterm
     from prefopt.precompute import precompute as score
 
     quieten()
     terminal = TerminalWatcher()
     try:
-        score(settings, loss, watcher=terminal)
+        with stopped_by_sigterm():
+            score(settings, loss, watcher=terminal)
+        PartialState().destroy_process_group()  # several processes would otherwise end in any order
     except KeyboardInterrupt:
         terminal.say("interrupted; what was scored is kept, and the next start goes on from there")
         raise typer.Exit(130) from None

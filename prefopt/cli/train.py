@@ -21,13 +21,14 @@ def train(
     settings, loss, registry = read_settings(config, overrides, plugin)
 
     # transformers takes seconds to import; the other commands, and a config with a typo, do without.
-    from prefopt.cli.terminal import TerminalWatcher, quieten
+    from prefopt.cli.terminal import TerminalWatcher, quieten, stopped_by_sigterm
     from prefopt.run import run
 
     quieten()
     watcher = TerminalWatcher()
     try:
-        run(settings, loss, overwrite=overwrite, watcher=watcher, provenance=provenance(settings, registry))
+        with stopped_by_sigterm():
+            run(settings, loss, overwrite=overwrite, watcher=watcher, provenance=provenance(settings, registry))
     except KeyboardInterrupt:
         watcher.say("interrupted")
         raise typer.Exit(130) from None

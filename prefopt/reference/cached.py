@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class CachedReference:
             return
         hint = None if store.shards else nearly(store.place, self._reference.identity, name)
         if config.reference.strict:
-            because = f" ({hint})" if hint else ""
+            because = f" ({hint})" if hint else self._mismatched()
             raise StoreError(
                 f"reference.strict: {len(self._missing):,} of {len(rows):,} rows are not in the log-prob store "
                 f"{store.place!r}, {self._missing[0].name} first{because}; score them with `prefopt precompute`, or "
@@ -61,6 +62,14 @@ class CachedReference:
         if hint:
             watcher.say(f"reference: {hint}; that is another reference, and nothing of it is used")
         store.check_writable()
+
+    def _mismatched(self) -> str:
+        """How many rows lack nothing of their own, where the loss reads mismatched completions."""
+        own = [replace(row, mismatched=()) for row in self._missing]
+        count = len(own) - len(missing_rows(self._reference.store, own))
+        if not count:
+            return ""
+        return f" ({count:,} of them lack a mismatched completion alone, which follows from the rows around them)"
 
     def complete(
         self, tokenizer: PreTrainedTokenizerBase, policy: Scorer | None = None
@@ -89,6 +98,7 @@ class CachedReference:
             other = ReferenceModel(reference.settings, tokenizer, self._watcher.say, reference.identity)
         model: Callable[[Sequence[Row]], Scorer] = other or (lambda _: policy)  # type: ignore[assignment,return-value]
         if self._missing:
+            self._watcher.say(reference.in_words)
             self._watcher.begin("score", len(self._missing))
             try:
                 filled = fill(
@@ -99,6 +109,9 @@ class CachedReference:
                     made_by=origin(reference.identity, reference.settings.name, PartialState().device),
                     passed=self._watcher.scored,
                 )
+            except KeyboardInterrupt:
+                self._watcher.say("what was scored is kept, and the next start goes on from there")
+                raise
             finally:
                 self._watcher.end()
             scored = filled.rows_scored
@@ -113,7 +126,7 @@ class CachedReference:
             "rows_verified": verified,
             "model_loaded": other is not None and other.loaded,
             "identity": reference.identity.digest,
-            "store": reference.store.place,
+            "store": reference.store.whole_place,
         }
 
     def _verify(self, policy: Scorer) -> int:

@@ -22,7 +22,7 @@ class Holding:
 
     Attributes:
         identity: digest of the reference.
-        made_by: of its newest readable shard: the reference by name and parts, versions, device.
+        made_by: of its newest shard that can be opened: the reference by name and parts, versions, device.
         num_shards, num_completions, num_tokens: over the readable shards.
         num_bytes: of all shards.
         written: file of every shard -> when it was written, seconds since the epoch.
@@ -87,17 +87,16 @@ def _look(mirror: Mirror, identity: str, whole: bool) -> Holding:
         with suppress(FileNotFoundError):  # it was deleted a moment ago
             seen = path.stat()
             try:
-                shard = Shard(path, identity)
+                shard = Shard(path, identity, mirror.place)
+                if seen.st_mtime >= newest:
+                    newest, one.made_by = seen.st_mtime, shard.about["made_by"]
                 if whole:
                     shard.verify()
-            except StoreError as error:
-                one.damaged[path] = str(error)
-            else:
                 one.num_shards += 1
                 one.num_completions += len(shard)
                 one.num_tokens += shard.num_tokens
-                if seen.st_mtime >= newest:
-                    newest, one.made_by = seen.st_mtime, shard.about["made_by"]
+            except StoreError as error:
+                one.damaged[path] = str(error)
             one.num_bytes += seen.st_size
             one.written[path] = seen.st_mtime
     for path in mirror.partials():

@@ -26,6 +26,14 @@ class Reference:
     store: Store
     is_policy: bool
 
+    @property
+    def in_words(self) -> str:
+        """What is about to be scored, and where the values go."""
+        return (
+            f"scoring {self.settings.name} in {self.identity.dtype} (reference {self.identity.digest[:12]}) into "
+            f"{self.store.place}"
+        )
+
 
 def open_reference(config: RunConfig, cache_dir: str | None = None) -> Reference:
     """Identify the reference of a run and open its store, which need not exist yet.

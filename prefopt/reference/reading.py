@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,7 +81,8 @@ def check_against(model: Scorer, store: Store, rows: Sequence[Row], *, num_rows:
             raise StoreError(
                 f"{row.name}: the stored reference log-probs differ from the model's by {gap:.2g} nats a token (root "
                 f"mean square; rounding stays below {tolerance:g}), {_cause(store, trees[0], model)}; "
-                f"`prefopt cache gc --reference {store.identity[:12]} --cache-dir {store.place} --yes` removes them"
+                f"`prefopt cache gc --reference {store.identity[:12]} --cache-dir {shlex.quote(store.place)} --yes` "
+                "removes them"
             )
         worst = max(worst, gap)
     return worst

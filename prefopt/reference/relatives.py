@@ -24,7 +24,7 @@ def nearly(cache_dir: str, identity: Identity, name: str) -> str | None:
             if not mirror.shards():
                 mirror.fetch(at_most=1)
             for path in mirror.shards()[:1]:
-                found = _difference(Shard(path, other).about["made_by"], identity, name)
+                found = _difference(Shard(path, other, cache_dir).about["made_by"], identity, name)
                 if found is not None:
                     return found
     return None

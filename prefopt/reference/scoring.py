@@ -64,7 +64,7 @@ def fill(
 
     Raises:
         ModelError: a log-prob is not finite; the message names the row.
-        StoreError: a shard could not be written.
+        StoreError: a shard could not be written, or a stored value is damaged.
     """
     shard = _GrowingShard(store, made_by)
     identity = bytes.fromhex(store.identity)
@@ -166,10 +166,10 @@ def _missing(chunk: Sequence[Row], identity: bytes, store: Store, pending: Mappi
     trees = grow_rows(chunk)
     keys = {slot: key(identity, tree.prompt, own) for tree in trees for slot, own in tree.branches}
     owners = [owner for owner, row in enumerate(chunk) for _ in (*row.completions, *row.mismatched)]
-    absent = store.find([keys[slot] for slot in range(len(owners))]).missing
+    found = store.read([keys[slot] for slot in range(len(owners))])  # and so checked: precompute vouches for them
     first: dict[bytes, int] = {}
     for slot in range(len(owners)):
-        if absent[slot] and keys[slot] not in pending:
+        if found[slot] is None and keys[slot] not in pending:
             first.setdefault(keys[slot], slot)
     wanted = dict.fromkeys(first.values())
     pruned = [left for tree in trees if (left := prune(tree, set(wanted)))]

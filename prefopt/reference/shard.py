@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,21 +55,23 @@ class Shard:
         keys: [n] sorted keys.
     """
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(self, path: Path, identity: str, place: str) -> None:
         """Map a file and check its index.
 
         Args:
             path: the file.
             identity: digest of the reference whose values it is expected to hold.
+            place: the store, as the user named it.
 
         Raises:
             StoreError: the file is damaged, of a format this version does not know, or another reference's.
         """
         self.path = path
-        batch, self.about = _mapped(path)
-        self.keys, self._offsets, self._values, self._checks = _arrays(path, batch)
+        self._place = place
+        batch, self.about = self._mapped()
+        self.keys, self._offsets, self._values, self._checks = self._arrays(batch)
         if _index_digest(self.keys, self._offsets, self._checks) != self.about["index"]:
-            raise damaged(path, "its index does not match its checksum")
+            raise self._damaged("its index does not match its checksum")
         if self.about["identity"] != identity:
             raise StoreError(
                 f"shard {str(path)!r} holds values of reference {self.about['identity'][:12]}, but lies among those of "
@@ -97,7 +100,7 @@ class Shard:
         """
         values: NDArray[np.float32] = self._values[self._offsets[row] : self._offsets[row + 1]]
         if _row_check(self.keys[row : row + 1].tobytes(), values) != self._checks[row]:
-            raise damaged(self.path, f"row {row} does not match its checksum")
+            raise self._damaged(f"row {row} does not match its checksum")
         return values
 
     def verify(self) -> None:
@@ -107,9 +110,51 @@ class Shard:
             StoreError: a byte of it has changed.
         """
         if file_digest(self.path) != self.path.stem:
-            raise damaged(self.path, "its content does not match its name")
+            raise self._damaged("its content does not match its name")
         for row in range(len(self)):
             self.read(row)
+
+    def _mapped(self) -> tuple[pa.RecordBatch, dict[str, Any]]:
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+            about = json.loads((reader.schema.metadata or {}).get(_ABOUT.encode(), b"null"))
+            if not isinstance(about, dict) or not _ABOUT_KEYS <= set(about):
+                raise self._damaged("it is no shard of this store")
+            if about["format"] != FORMAT:
+                raise StoreError(
+                    f"shard {str(self.path)!r} has format {about['format']!r}, and this version of prefopt reads "
+                    f"{FORMAT!r} only; read it with the version that wrote it, or name another reference.cache_dir"
+                )
+            if reader.num_record_batches != 1:
+                raise self._damaged(f"it holds {reader.num_record_batches} batches, not one")
+            batch = reader.get_batch(0)
+            batch.validate()
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, pa.ArrowException) as error:  # those of JSON and Unicode are ValueErrors
+            raise self._damaged(f"it cannot be read as Arrow ({' '.join(str(error).split())[:120]})") from error
+        return batch, about
+
+    def _arrays(self, batch: pa.RecordBatch) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Keys, offsets, values and checks, as views."""
+        if not batch.schema.equals(_SCHEMA) or not len(batch):
+            raise self._damaged("its columns are not those of a shard")
+        keys, lists, checks = batch.columns
+        count = len(batch)
+        offsets = np.frombuffer(lists.buffers()[1], "<i4", count + 1)
+        return (
+            np.frombuffer(keys.buffers()[1], _KEY, count),
+            offsets,
+            np.frombuffer(lists.values.buffers()[1], "<f4", len(lists.values)),
+            np.frombuffer(checks.buffers()[1], _CHECK, count),
+        )
+
+    def _damaged(self, why: str) -> StoreError:
+        command = f"prefopt cache gc --damaged --cache-dir {shlex.quote(self._place)} --yes"
+        return StoreError(
+            f"shard {str(self.path)!r} is damaged: {why}; none of its values are used: `{command}` removes it, and its "
+            "rows are scored again"
+        )
 
 
 def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: Mapping[str, str]) -> Path:
@@ -166,51 +211,6 @@ def write_shard(folder: Path, identity: str, entries: Sequence[Entry], made_by: 
             partial.unlink(missing_ok=True)
         raise cannot_write(folder, error) from error
     return final
-
-
-def damaged(path: Path, why: str) -> StoreError:
-    """The error for a file that is not what was written."""
-    return StoreError(
-        f"shard {str(path)!r} is damaged: {why}; none of its values are used: `prefopt cache gc --damaged --yes` (with "
-        "--cache-dir, where the config names one) removes it, and its rows are scored again"
-    )
-
-
-def _mapped(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        about = json.loads((reader.schema.metadata or {}).get(_ABOUT.encode(), b"null"))
-        if not isinstance(about, dict) or not _ABOUT_KEYS <= set(about):
-            raise damaged(path, "it is no shard of this store")
-        if about["format"] != FORMAT:
-            raise StoreError(
-                f"shard {str(path)!r} has format {about['format']!r}, and this version of prefopt reads {FORMAT!r} "
-                "only; read it with the version that wrote it, or name another reference.cache_dir"
-            )
-        if reader.num_record_batches != 1:
-            raise damaged(path, f"it holds {reader.num_record_batches} batches, not one")
-        batch = reader.get_batch(0)
-        batch.validate()
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, pa.ArrowException) as error:  # those of JSON and Unicode are ValueErrors
-        raise damaged(path, f"it cannot be read as Arrow ({' '.join(str(error).split())[:120]})") from error
-    return batch, about
-
-
-def _arrays(path: Path, batch: pa.RecordBatch) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Keys, offsets, values and checks, as views."""
-    if not batch.schema.equals(_SCHEMA) or not len(batch):
-        raise damaged(path, "its columns are not those of a shard")
-    keys, lists, checks = batch.columns
-    count = len(batch)
-    offsets = np.frombuffer(lists.buffers()[1], "<i4", count + 1)
-    return (
-        np.frombuffer(keys.buffers()[1], _KEY, count),
-        offsets,
-        np.frombuffer(lists.values.buffers()[1], "<f4", len(lists.values)),
-        np.frombuffer(checks.buffers()[1], _CHECK, count),
-    )
 
 
 def _index_digest(*arrays: NDArray[Any]) -> str:

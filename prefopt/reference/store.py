@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefopt.reference.key import KEY_BYTES
-from prefopt.reference.mirror import Mirror
+from prefopt.reference.mirror import Mirror, is_remote
 from prefopt.reference.shard import Entry, Shard, write_shard
 
 
@@ -54,12 +54,17 @@ class Store:
         self.shards: list[Shard] = []
         for path in self._mirror.shards():
             with suppress(FileNotFoundError):  # it was deleted a moment ago
-                self.shards.append(Shard(path, identity))
+                self.shards.append(Shard(path, identity, self.place))
 
     @property
     def place(self) -> str:
         """The store as the user named it."""
         return self._mirror.place
+
+    @property
+    def whole_place(self) -> str:
+        """The same, true in any folder."""
+        return self.place if is_remote(self.place) else str(self._mirror.folder.parent.absolute())
 
     def find(self, keys: Sequence[bytes]) -> Places:
         """Where these completions are stored."""
@@ -98,7 +103,7 @@ class Store:
         if entries:
             path = write_shard(self._mirror.outbox, self.identity, entries, made_by)
             self._mirror.push()
-            self.shards.append(Shard(self._mirror.folder / path.name, self.identity))
+            self.shards.append(Shard(self._mirror.folder / path.name, self.identity, self.place))
 
     def check_writable(self) -> None:
         """Make the folder, and refuse one that takes no file, before anything is scored for it.

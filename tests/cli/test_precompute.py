@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -29,10 +31,12 @@ def test_precompute_then_train(prefopt, config, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "9 of 9 rows kept, read as pairs" in outcome.err
     assert "scored  9 rows (18 completions) in" in outcome.err
-    assert "0 rows were stored before" in outcome.err
+    assert "0 rows were there already" in outcome.err
+    assert "scoring " in outcome.err
+    assert f"into {tmp_path / 'store'}" in outcome.err
     again = prefopt("precompute", config)
     assert "scored  0 rows (0 completions)" in again.err
-    assert "9 rows were stored before" in again.err
+    assert "9 rows were there already" in again.err
     trained = prefopt("train", config, "reference.strict=true")
     assert trained.code == 0, trained.err
     assert "0 rows scored, 9 read from" in trained.err
@@ -44,6 +48,27 @@ def test_a_config_that_would_not_read_the_store_is_told(prefopt, write_config, p
     outcome = prefopt("precompute", write_config(pairs))
     assert outcome.code == 0, outcome.err
     assert "reference.mode is 'live': to read the store, train with reference.mode=cached" in outcome.err
+
+
+def test_a_damaged_store_is_no_success(prefopt, config, tmp_path):
+    prefopt("precompute", config)
+    (path,) = (tmp_path / "store").rglob("*.arrow")
+    whole = bytearray(path.read_bytes())
+    values = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("logps").values
+    whole[whole.rindex(np.asarray(values)[-1:].tobytes(), 0, whole.rindex(b"ARROW1"))] ^= 1
+    path.write_bytes(whole)
+    assert "is damaged: row" in prefopt("precompute", config).error
+
+
+def test_sigterm_stops_as_ctrl_c_does(prefopt, config, monkeypatch):
+    from prefopt.reference.loading import ReferenceModel
+
+    monkeypatch.setattr(ReferenceModel, "__call__", lambda self, rows: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = prefopt("precompute", config)
+    assert outcome.code == 130
+    assert "what was scored is kept" in outcome.err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import prefopt
 from prefopt.cli.losses import markdown
 from prefopt.config import load_config
+from prefopt.reference.mirror import default_cache_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +60,14 @@ def test_the_python_examples_run():
     results = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_the_store_is_filled_from_python(tmp_path, monkeypatch, model_folder, pair_rows):
+    monkeypatch.chdir(tmp_path)
+    config = {"model": str(model_folder), "data": {"train": "x", "max_length": 64}, "loss": "dpo", "output_dir": "out"}
+    (tmp_path / "pairs.yaml").write_text(json.dumps(config))
+    exec(block("precompute"), {"dataset": pair_rows})
+    assert list((tmp_path / "cache").rglob("*.arrow")) or list(Path(default_cache_dir()).rglob("*.arrow"))
 
 
 def test_the_tree_exists():

@@ -21,9 +21,9 @@ def entries(count, *, seed=0, length=None):
     ]
 
 
-def filled(place, *parts, identity=IDENTITY):
+def filled(place, *parts, identity=IDENTITY, made_by=MADE_BY):
     store = Store(str(place), identity)
     store.check_writable()
     for part in parts:
-        store.add(part, MADE_BY)
+        store.add(part, made_by)
     return store

@@ -222,6 +222,12 @@ def test_strict_refuses_before_any_model_is_loaded(train, pair_rows, monkeypatch
         train(reference={"mode": "cached", "strict": True}, model=other)
 
 
+def test_strict_tells_rows_that_lack_a_mismatched_completion_alone(train, pair_rows):
+    train(loss="dpo")
+    with pytest.raises(StoreError, match=r"9 of 9 rows .* \(9 of them lack a mismatched completion alone"):
+        train(loss="kto", reference={"mode": "cached", "strict": True})
+
+
 def test_strict_trains_on_what_is_stored(train):
     train()
     assert counts(train(reference={"mode": "cached", "strict": True})) == (0, 9, False)
@@ -264,7 +270,7 @@ def test_a_damaged_row_stops_the_run_before_any_model_is_loaded(train, tmp_path,
     train(reference=reference)
     flip_last_value(tmp_path / "store")
     monkeypatch.setattr("prefopt.run.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    with pytest.raises(StoreError, match="is damaged: .*gc --damaged --yes"):
+    with pytest.raises(StoreError, match="is damaged: .*gc --damaged --cache-dir .*store --yes"):
         train(reference=reference)
 
 
