@@ -7,7 +7,7 @@ import time
 import pytest
 
 from prefopt.reference.mirror import default_cache_dir
-from tests.reference.stores import IDENTITY, MADE_BY, entries, filled
+from tests.reference.stores import IDENTITY, MADE_BY, entries, filled, flip_last_value
 
 OTHER = "cd" * 32
 
@@ -29,9 +29,7 @@ def shards(place):
 
 def damage(place, identity=IDENTITY):
     path = min((place / identity).glob("*.arrow"))
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    path.write_bytes(whole)
+    flip_last_value(path)
     return path
 
 

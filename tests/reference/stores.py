@@ -1,10 +1,11 @@
-"""Random entries, and a store that holds them."""
+"""Random entries, a store that holds them, and damage."""
 
 from __future__ import annotations
 
 import random
 
 import numpy as np
+import pyarrow as pa
 
 from prefopt.reference.shard import Entry
 from prefopt.reference.store import Store
@@ -27,3 +28,12 @@ def filled(place, *parts, identity=IDENTITY, made_by=MADE_BY):
     for part in parts:
         store.add(part, made_by)
     return store
+
+
+def flip_last_value(path):
+    """Change a bit of the last log-prob of a shard; its index stays whole."""
+    values = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("logps").values
+    whole = bytearray(path.read_bytes())
+    place = whole.rindex(np.asarray(values)[-1:].tobytes(), 0, whole.rindex(b"ARROW1"))
+    whole[place] ^= 1
+    path.write_bytes(whole)

@@ -10,8 +10,6 @@ import weakref
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +24,7 @@ from prefopt.reference.store import Store
 from prefopt.run import run
 from prefopt.watcher import Watcher
 from tests.models import tiny_model
+from tests.reference.stores import flip_last_value
 
 REGISTRY = prefopt.load_registry()
 
@@ -255,20 +254,15 @@ def test_wrong_stored_values_stop_the_run(train, tmp_path):
         train(reference={"mode": "cached", "cache_dir": str(place)})
 
 
-def flip_last_value(folder):
-    """A bit of the log-probs of the last row, which a batch may not read for a long time."""
+def damage(folder):
     (path,) = folder.rglob("*.arrow")
-    values = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("logps").values
-    whole = bytearray(path.read_bytes())
-    place = whole.rindex(np.asarray(values)[-1:].tobytes(), 0, whole.rindex(b"ARROW1"))
-    whole[place] ^= 1
-    path.write_bytes(whole)
+    flip_last_value(path)
 
 
 def test_a_damaged_row_stops_the_run_before_any_model_is_loaded(train, tmp_path, monkeypatch):
     reference = {"mode": "cached", "cache_dir": str(tmp_path / "store"), "verify_rows": 0}
     train(reference=reference)
-    flip_last_value(tmp_path / "store")
+    damage(tmp_path / "store")
     monkeypatch.setattr("prefopt.run.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(StoreError, match="is damaged: .*gc --damaged --cache-dir .*store --yes"):
         train(reference=reference)
@@ -282,7 +276,7 @@ def test_damage_during_training_saves_the_weights_as_they_stand(train, tmp_path,
     run_, store = Trainer.run, tmp_path / "store"
 
     def damaged(self, after_step):
-        flip_last_value(store)
+        damage(store)
         run_(self, after_step)
 
     monkeypatch.setattr(Trainer, "run", damaged)
