@@ -37,11 +37,12 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     if not found:
         print(f"nothing is stored in {place}")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    drawn = sys.stdout.isatty()  # whoever reads the lines of a pipe gets whole names
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=drawn)
     table.add_column("reference", no_wrap=True)
-    table.add_column("model", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1 if drawn else None)
     table.add_column("dtype", no_wrap=True)
-    for column in ("completions", "tokens", "size", "shards", "age"):
+    for column in ("completions", "size", "shards", "age"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found:
         table.add_row(
@@ -49,13 +50,11 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
             _name(one),
             one.made_by.get("dtype", "?"),
             f"{one.num_completions:,}",
-            f"{one.num_tokens:,}",
             _size(one.num_bytes),
             str(one.num_shards),
             _age(one.newest),
         )
-    width = None if sys.stdout.isatty() else 1000  # whole names for whoever reads the lines of a pipe
-    Console(markup=False, highlight=False, width=width).print(table)
+    Console(markup=False, highlight=False, width=None if drawn else 1000).print(table)
     for one in found:
         for why in one.damaged.values():
             print(why)
