@@ -56,10 +56,11 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
         )
     Console(markup=False, highlight=False, width=None if drawn else 1000).print(table)
     for one in found:
-        for why in one.damaged.values():
+        for why in (*one.damaged.values(), *one.foreign.values()):
             print(why)
         if one.abandoned:
-            print(f"{len(one.abandoned)} half-written files of {one.identity[:12]}: `prefopt cache gc` removes them")
+            left = _count(len(one.abandoned), "half-written file")
+            print(f"{left} of {one.identity[:12]}: `prefopt cache gc --yes` removes what interrupted writers leave")
     print(f"store {place}")
 
 
@@ -82,7 +83,7 @@ def verify(
         broken = f"{len(one.damaged):,} of {_count(len(one.written), 'shard')} damaged; " if one.damaged else ""
         whole = f"{one.num_completions:,} completions in {_count(one.num_shards, 'shard')} are as written, every byte"
         print(f"{one.identity[:12]}  {_name(one)}: {broken}{whole}")
-    damaged = [why for one in found for why in one.damaged.values()]
+    damaged = [why for one in found for why in (*one.damaged.values(), *one.foreign.values())]
     for why in damaged:
         print(why)
     if damaged:

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefopt.errors import StoreError
 from prefopt.reference.mirror import Mirror, identities
-from prefopt.reference.shard import Shard
+from prefopt.reference.shard import DamagedShardError, Shard
 
 _ABANDONED_SECONDS = 3600.0  # a file that is still being written is younger
 
@@ -27,6 +27,7 @@ class Holding:
         num_bytes: of all shards.
         written: file of every shard -> when it was written, seconds since the epoch.
         damaged: file -> why it cannot be used.
+        foreign: file of another format or reference -> what it is; whole as far as this version can tell.
         abandoned: files that a process left half-written.
     """
 
@@ -38,6 +39,7 @@ class Holding:
     num_bytes: int = 0
     written: dict[Path, float] = field(default_factory=dict)
     damaged: dict[Path, str] = field(default_factory=dict)
+    foreign: dict[Path, str] = field(default_factory=dict)
     abandoned: list[Path] = field(default_factory=list)
 
     @property
@@ -57,6 +59,7 @@ class Holding:
             "oldest": min(self.written.values(), default=None),
             "newest": max(self.written.values(), default=None),
             "damaged": {str(path): why for path, why in self.damaged.items()},
+            "foreign": {str(path): why for path, why in self.foreign.items()},
             "abandoned": [str(path) for path in self.abandoned],
         }
 
@@ -95,8 +98,10 @@ def _look(mirror: Mirror, identity: str, whole: bool) -> Holding:
                 one.num_shards += 1
                 one.num_completions += len(shard)
                 one.num_tokens += shard.num_tokens
-            except StoreError as error:
+            except DamagedShardError as error:
                 one.damaged[path] = str(error)
+            except StoreError as error:
+                one.foreign[path] = str(error)
             one.num_bytes += seen.st_size
             one.written[path] = seen.st_mtime
     for path in mirror.partials():

@@ -46,6 +46,10 @@ class Entry(NamedTuple):
     values: NDArray[np.float32]
 
 
+class DamagedShardError(StoreError):
+    """A shard is not what was written; one of another format or reference is whole, and no such thing."""
+
+
 class Shard:
     """An open shard; its arrays are views of the mapped file.
 
@@ -64,7 +68,8 @@ class Shard:
             place: the store, as the user named it.
 
         Raises:
-            StoreError: the file is damaged, of a format this version does not know, or another reference's.
+            DamagedShardError: the file is not what was written.
+            StoreError: it is of a format this version does not know, or another reference's.
         """
         self.path = path
         self._place = place
@@ -96,7 +101,7 @@ class Shard:
         """[n] the log-probs of a row, checked.
 
         Raises:
-            StoreError: they are not what was written.
+            DamagedShardError: they are not what was written.
         """
         values: NDArray[np.float32] = self._values[self._offsets[row] : self._offsets[row + 1]]
         if _row_check(self.keys[row : row + 1].tobytes(), values) != self._checks[row]:
@@ -107,7 +112,7 @@ class Shard:
         """Hold the whole file against its name, every row included.
 
         Raises:
-            StoreError: a byte of it has changed.
+            DamagedShardError: a byte of it has changed.
         """
         if file_digest(self.path) != self.path.stem:
             raise self._damaged("its content does not match its name")
@@ -149,9 +154,9 @@ class Shard:
             np.frombuffer(checks.buffers()[1], _CHECK, count),
         )
 
-    def _damaged(self, why: str) -> StoreError:
+    def _damaged(self, why: str) -> DamagedShardError:
         command = f"prefopt cache gc --damaged --cache-dir {shlex.quote(self._place)} --yes"
-        return StoreError(
+        return DamagedShardError(
             f"shard {str(self.path)!r} is damaged: {why}; none of its values are used: `{command}` removes it, and its "
             "rows are scored again"
         )

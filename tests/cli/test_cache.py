@@ -152,6 +152,15 @@ def test_a_reference_without_a_file_is_not_listed(prefopt, place):
     assert "efef" not in prefopt("cache", "info", "--cache-dir", place).out
 
 
+def test_gc_of_damaged_shards_spares_what_a_newer_version_wrote(prefopt, place, monkeypatch):
+    monkeypatch.setattr("prefopt.reference.shard.FORMAT", "0")
+    for command in ("info", "verify"):
+        outcome = prefopt("cache", command, "--cache-dir", place)
+        assert "has format '1', and this version of prefopt reads '0' only" in outcome.out
+    prefopt("cache", "gc", "--cache-dir", place, "--damaged", "--yes")
+    assert len(shards(place)) == 3
+
+
 def test_gc_takes_what_killed_writers_left_and_not_what_is_being_written(prefopt, place):
     old, new = place / IDENTITY / "old.partial", place / IDENTITY / "new.partial"
     for path, age in ((old, 7200), (new, 10)):
