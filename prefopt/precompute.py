@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from accelerate import PartialState
@@ -19,7 +20,7 @@ from prefopt.reference.opening import open_reference
 from prefopt.reference.origin import origin
 from prefopt.reference.reading import check_against
 from prefopt.reference.relatives import nearly
-from prefopt.reference.scoring import fill, missing_rows
+from prefopt.reference.scoring import fill, look_up
 from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
 
@@ -55,7 +56,8 @@ def precompute(
         )
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
-    ranks = Ranks.started()
+    # Shares of the work are not alike, so no process may be given up for being late.
+    ranks = Ranks.started(timeout=timedelta(days=30))
     watcher = watcher if watcher is not None and ranks.index == 0 else Watcher()
     tokenizer = load_tokenizer(config.model)
     reference = open_reference(config)
@@ -119,8 +121,7 @@ def rescore(
     store, name = reference.store, reference.settings.name
     tokenizer = load_tokenizer(config.model)
     rows = list(stream(config, loss, tokenizer, config.data.train).rows)
-    missing = set(map(id, missing_rows(store, rows)))
-    known = [row for row in rows if id(row) not in missing]
+    known, _ = look_up(store, rows)
     if not known:
         hint = None if store.shards else nearly(store.place, reference.identity, name)
         because = f" ({hint})" if hint else ""

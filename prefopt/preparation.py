@@ -90,17 +90,9 @@ class Stream:
 
 
 def stream(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase, train: Source) -> Stream:
-    """Every row a run would read, held-out ones included, for a pass that needs each once.
+    """Every row that `prepare` gives, with its arguments and errors, for a pass that needs each once.
 
-    Args:
-        config: the run's settings.
-        loss: the loss they name.
-        tokenizer: the policy's.
-        train: the rows to train on.
-
-    Raises:
-        ConfigError: a row does not fit the token budget.
-        DataError: a source or a row cannot be used with this loss.
+    What `prepare` checks of all rows together (both labels, scores, leaks) is left to the run that trains on them.
     """
     if loss.needs.mismatched:
         data = prepare(config, loss, tokenizer, train)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 @cache.command()
 def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """List the references a store holds values of: size, rows, age."""
+    """List the references a store holds values of: completions, size, age."""
     place = cache_dir or default_cache_dir()
     found = catalogue(place)
     if as_json:
@@ -50,7 +51,7 @@ def info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
             _name(one),
             one.made_by.get("dtype", "?"),
             f"{one.num_completions:,}",
-            _size(one.num_bytes),
+            filesize.decimal(one.num_bytes),
             str(one.num_shards),
             _age(one.newest),
         )
@@ -153,7 +154,9 @@ def _in_words(one: Holding, paths: list[Path]) -> str:
             seen = [path.stat() for path in found]
             ages = [_age(max(file.st_mtime for file in seen)), _age(min(file.st_mtime for file in seen))]
             old = ages[0] if ages[0] == ages[1] else " to ".join(ages)
-            told.append(f"{_count(len(found), kind)}, {_size(sum(file.st_size for file in seen))}, {old} old")
+            told.append(
+                f"{_count(len(found), kind)}, {filesize.decimal(sum(file.st_size for file in seen))}, {old} old"
+            )
     return "; ".join(told)
 
 
@@ -180,14 +183,6 @@ def _name(one: Holding) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} TiB"
 
 
 def _age(written: float) -> str:

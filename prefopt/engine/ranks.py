@@ -31,20 +31,17 @@ class Ranks:
     count: int = 1
 
     @classmethod
-    def joined(cls) -> Ranks:
-        """Those of the default process group, or this process alone where there is none."""
-        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+    def started(cls, timeout: timedelta | None = None) -> Ranks:
+        """The processes a launcher started, found through accelerate; without a launcher, this process alone.
 
-    @classmethod
-    def started(cls) -> Ranks:
-        """The processes a launcher started, found through accelerate.
+        Args:
+            timeout: how long one of them waits for another; None: as long as torch does by default.
 
         Raises:
             ConfigError: they did not find each other.
         """
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
-        # Shares of the work are not alike, so no process may be given up for being late.
-        state = PartialState(cpu=on_cpu(wanted), **({"timeout": timedelta(days=30)} if wanted > 1 else {}))
+        state = PartialState(cpu=on_cpu(wanted), **({"timeout": timeout} if wanted > 1 and timeout else {}))
         if state.num_processes != wanted:
             raise ConfigError(
                 f"the run was started with {wanted} processes, but {state.num_processes} share a process group"

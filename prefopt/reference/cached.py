@@ -19,7 +19,7 @@ from prefopt.reference.opening import open_reference
 from prefopt.reference.origin import origin
 from prefopt.reference.reading import StoredReference, check_against
 from prefopt.reference.relatives import nearly
-from prefopt.reference.scoring import fill, missing_rows
+from prefopt.reference.scoring import fill, look_up
 from prefopt.watcher import Watcher
 
 
@@ -48,7 +48,7 @@ class CachedReference:
         self._reference = open_reference(config)
         self.is_policy = self._reference.is_policy
         store, name = self._reference.store, self._reference.settings.name
-        self._missing = missing_rows(store, rows)
+        self._stored, self._missing = look_up(store, rows)
         if not self._missing:
             return
         hint = None if store.shards else nearly(store.place, self._reference.identity, name)
@@ -66,7 +66,7 @@ class CachedReference:
     def _mismatched(self) -> str:
         """How many rows lack nothing of their own, where the loss reads mismatched completions."""
         own = [replace(row, mismatched=()) for row in self._missing]
-        count = len(own) - len(missing_rows(self._reference.store, own))
+        count = len(look_up(self._reference.store, own)[0])
         if not count:
             return ""
         return f" ({count:,} of them lack a mismatched completion alone, which follows from the rows around them)"
@@ -131,9 +131,7 @@ class CachedReference:
 
     def _verify(self, policy: Scorer) -> int:
         """Score a sample of the stored rows again; how many."""
-        missing = set(map(id, self._missing))
-        known = [row for row in self._rows if id(row) not in missing]
-        count = min(self._config.reference.verify_rows, len(known))
+        count = min(self._config.reference.verify_rows, len(self._stored))
         if count:
-            check_against(policy, self._reference.store, known, num_rows=count, seed=self._config.training.seed)
+            check_against(policy, self._reference.store, self._stored, num_rows=count, seed=self._config.training.seed)
         return count

@@ -78,7 +78,7 @@ def fill(
             new_rows = list(dict.fromkeys(missing.owners.values()))
             if new_rows:
                 scorer = model([chunk[owner] for owner in new_rows])
-                shard.grow(_scored(scorer, chunk, missing, identity, tokens_per_microbatch))
+                shard.grow(_scored(scorer, chunk, missing, tokens_per_microbatch))
             num_completions += len(missing.owners)
             rows_scored += len(new_rows)
             rows_reused += len(chunk) - len(new_rows)
@@ -93,19 +93,22 @@ def fill(
     return Filled(rows_scored, rows_reused, num_completions)
 
 
-def missing_rows(store: Store, rows: Iterable[Row]) -> list[Row]:
-    """The rows of which a completion is not stored; those that are stored are read, and so checked.
+def look_up(store: Store, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows that are stored, and those of which a completion is not; what is stored is read, and so checked.
 
     Raises:
         StoreError: a stored value is damaged.
     """
     identity = bytes.fromhex(store.identity)
-    missing = []
+    stored: list[Row] = []
+    missing: list[Row] = []
     for chunk in _chunks(rows, _LOOK_UP_TOKENS):
         keys = [key(identity, row.prompt, own) for row in chunk for own in (*row.completions, *row.mismatched)]
         found = iter(store.read(keys))
-        missing += [row for row in chunk if any([next(found) is None for _ in (*row.completions, *row.mismatched)])]
-    return missing
+        for row in chunk:
+            values = [next(found) for _ in (*row.completions, *row.mismatched)]
+            (missing if any(own is None for own in values) else stored).append(row)
+    return stored, missing
 
 
 class _GrowingShard:
@@ -156,10 +159,12 @@ class _Missing(NamedTuple):
     Attributes:
         trees: the completions with their prompts.
         owners: slot -> row of the chunk, in the order of the slots.
+        keys: those of the slots, in the same order.
     """
 
     trees: list[Tree]
     owners: dict[int, int]
+    keys: list[bytes]
 
 
 def _missing(chunk: Sequence[Row], identity: bytes, store: Store, pending: Mapping[bytes, Entry]) -> _Missing:
@@ -171,21 +176,18 @@ def _missing(chunk: Sequence[Row], identity: bytes, store: Store, pending: Mappi
     for slot in range(len(owners)):
         if found[slot] is None and keys[slot] not in pending:
             first.setdefault(keys[slot], slot)
-    wanted = dict.fromkeys(first.values())
-    pruned = [left for tree in trees if (left := prune(tree, set(wanted)))]
-    return _Missing(pruned, {slot: owners[slot] for slot in wanted})
+    wanted = set(first.values())
+    pruned = [left for tree in trees if (left := prune(tree, wanted))]
+    return _Missing(pruned, {slot: owners[slot] for slot in first.values()}, list(first))
 
 
-def _scored(
-    scorer: Scorer, chunk: Sequence[Row], missing: _Missing, identity: bytes, tokens_per_microbatch: int
-) -> Iterator[Entry]:
+def _scored(scorer: Scorer, chunk: Sequence[Row], missing: _Missing, tokens_per_microbatch: int) -> Iterator[Entry]:
     logps = scorer.score(missing.trees, tokens_per_microbatch=tokens_per_microbatch)
-    branches = {slot: (tree.prompt, own) for tree in missing.trees for slot, own in tree.branches}
     pieces = torch.split(logps.values.float().cpu(), list(logps.lengths))
-    for (slot, owner), piece in zip(missing.owners.items(), pieces, strict=True):
+    for own_key, owner, piece in zip(missing.keys, missing.owners.values(), pieces, strict=True):
         if not piece.isfinite().all():
             raise ModelError(
                 f"{chunk[owner].name}: the reference gives a log-prob of {piece[~piece.isfinite()][0].item()}; it is "
                 "not stored"
             )
-        yield Entry(key(identity, *branches[slot]), piece.numpy())
+        yield Entry(own_key, piece.numpy())

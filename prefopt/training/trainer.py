@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,20 +71,16 @@ class Trainer:
                 than by DDP.
             ModelError: a moving reference has another architecture than the policy.
         """
+        self._ranks = Ranks.started()
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
-        wanted = int(os.environ.get("WORLD_SIZE", "1"))
         self._accelerator = Accelerator(
-            cpu=on_cpu(wanted),
+            cpu=on_cpu(self._ranks.count),
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
-        found = self._accelerator.num_processes
-        if found != wanted:
-            raise ConfigError(f"the run was started with {wanted} processes, but {found} share a process group")
         if self._accelerator.distributed_type not in (DistributedType.NO, *_DDP):
             kind = self._accelerator.distributed_type.value
             raise ConfigError(f"the run was started for {kind}; this version's trainer takes DDP only")
-        self._ranks = Ranks(self._accelerator.process_index, found)
         self._loss = loss
         self._rows = rows
         self._training = training

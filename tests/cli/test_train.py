@@ -290,6 +290,10 @@ class TestMistakes:
         outcome = prefopt("train", config, "loss=whole", "--plugin", plugin)
         assert "which no store holds; set reference.mode to 'live'" in outcome.error
 
+    def test_a_setting_peft_does_not_know_is_refused_before_anything_is_read(self, prefopt, write_config):
+        outcome = prefopt("train", write_config("/nowhere/rows.jsonl"), "model.adapter={lora_alfa: 3}")
+        assert "did you mean 'lora_alpha'?" in outcome.error
+
     def test_a_store_that_no_loss_reads_is_told(self, prefopt, write_config, pairs):
         outcome = prefopt("train", write_config(pairs, reference={"mode": "cached"}), "loss=simpo")
         assert outcome.code == 0, outcome.err

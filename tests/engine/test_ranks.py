@@ -61,4 +61,4 @@ def test_a_trainer_takes_the_same_steps_in_two_processes_as_in_one(two_ranks):
 def test_one_process_gathers_its_own():
     own = torch.arange(3.0)
     assert Ranks().gather(own, [3])[0] is own
-    assert Ranks.joined() == Ranks(0, 1)
+    assert Ranks.started() == Ranks(0, 1)

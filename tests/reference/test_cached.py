@@ -323,6 +323,22 @@ def test_what_a_store_nearly_holds_is_told(train, model_folder):
     assert "in float32, and bfloat16 is wanted; that is another reference" in line
 
 
+def test_an_interruption_while_scoring_says_that_work_is_kept(train, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    listener = Listener()
+    monkeypatch.setattr("prefopt.reference.cached.fill", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(watcher=listener)
+    assert listener.lines[-1] == "what was scored is kept, and the next start goes on from there"
+
+
+def test_the_store_is_recorded_so_that_it_is_found_from_anywhere(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train(reference={"mode": "cached", "cache_dir": "here"})["store"] == str(tmp_path / "here")
+
+
 def test_a_loss_without_a_reference_reads_no_store(train, tmp_path):
     found = train(loss="simpo", reference={"mode": "cached", "cache_dir": str(tmp_path / "store")})
     assert found["mode"] == "none"

@@ -12,7 +12,7 @@ from prefopt.engine.ranks import Ranks
 from prefopt.errors import ModelError, StoreError
 from prefopt.reference import scoring
 from prefopt.reference.key import key
-from prefopt.reference.scoring import fill, missing_rows
+from prefopt.reference.scoring import fill, look_up
 from prefopt.reference.store import Store
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
@@ -220,4 +220,4 @@ def test_progress_is_told_chunk_by_chunk(score):
 def test_missing_rows_are_those_with_a_completion_that_is_not_stored(score, tmp_path):
     rows = random_rows("pairs", 20)
     score(rows[5:12])
-    assert missing_rows(Store(str(tmp_path / "store"), IDENTITY), rows) == [*rows[:5], *rows[12:]]
+    assert look_up(Store(str(tmp_path / "store"), IDENTITY), rows) == (rows[5:12], [*rows[:5], *rows[12:]])
