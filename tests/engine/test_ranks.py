@@ -15,6 +15,7 @@ import prefopt
 from prefopt.config import TrainingConfig
 from prefopt.engine.logps import Scorer
 from prefopt.engine.ranks import Ranks
+from prefopt.errors import ConfigError
 from prefopt.training.trainer import Trainer
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
@@ -62,3 +63,10 @@ def test_one_process_gathers_its_own():
     own = torch.arange(3.0)
     assert Ranks().gather(own, [3])[0] is own
     assert Ranks.started() == Ranks(0, 1)
+
+
+def test_a_process_group_that_was_asked_for_and_not_given_is_an_error(monkeypatch):
+    Ranks.started()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="started with 2 processes, but 1 share a process group"):
+        Ranks.started()
