@@ -1,6 +1,7 @@
 """Preference-optimisation losses as verified plugins, and one engine that runs any of them exactly."""
 
 from prefopt.batch import Completions, PreferenceBatch, Tokens
+from prefopt.draws import Draws
 from prefopt.errors import (
     ConfigError,
     DataError,
@@ -20,6 +21,7 @@ from prefopt.loss import (
     Needs,
     PairLoss,
     RankingLoss,
+    Relation,
     field,
 )
 from prefopt.registry import Plugin, Registry, get_loss, load_registry
@@ -30,6 +32,7 @@ __all__ = [
     "Completions",
     "ConfigError",
     "DataError",
+    "Draws",
     "Gradient",
     "LabelLoss",
     "Loss",
@@ -44,6 +47,7 @@ __all__ = [
     "PrefoptError",
     "RankingLoss",
     "Registry",
+    "Relation",
     "StoreError",
     "Tokens",
     "UnknownNameError",

@@ -9,7 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from prefopt.draws import Draws
+
 RowKind = Literal["pairs", "labels", "rankings", "demonstrations"]
+NLL = Literal["sequence", "sum", "token"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Tokens:
         reference: [T] the same under the reference, or None.
         offsets: [N + 1] int64; completion i owns the positions offsets[i] to offsets[i + 1].
         reference_kl: [T] KL(reference || policy) of the next-token distributions, nats, >= 0, or None.
-        log_sum_squares: [T] log of the sum of squared policy probabilities over the vocabulary, <= 0, or None.
+        log_sum_squares: [T] log of the sum of squared policy probabilities over the vocabulary, <= 0, or None;
+            from the engine it carries no gradient.
     """
 
     policy: Tensor
@@ -29,6 +33,35 @@ class Tokens:
     reference: Tensor | None = None
     reference_kl: Tensor | None = None
     log_sum_squares: Tensor | None = None
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[T] policy minus reference log-prob of each token, nats; the reference carries no gradient."""
+        if self.reference is None:
+            raise ValueError("log_ratio needs reference log-probs of every token, and this batch has none")
+        return self.policy - self.reference.detach()
+
+    @property
+    def lengths(self) -> Tensor:
+        """[N] int64 number of positions of each completion."""
+        return self.offsets.diff()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """[N] `values` [T] summed over each completion.
+
+        >>> tokens = Tokens(torch.tensor([-1.0, -2.0, -4.0]), offsets=torch.tensor([0, 2, 3]))
+        >>> tokens.sum(tokens.policy)
+        tensor([-3., -4.])
+        """
+        return torch.segment_reduce(values, "sum", lengths=self.lengths, unsafe=True)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """[T] `values` [N], each repeated over the positions of its completion."""
+        return values.repeat_interleave(self.lengths)
+
+    def places(self) -> Tensor:
+        """[T] int64 position of each token in its completion, from 0."""
+        return torch.arange(len(self.policy), device=self.policy.device) - self.spread(self.offsets[:-1])
 
 
 @dataclass(frozen=True)
@@ -66,6 +99,26 @@ class Completions:
         """[N] log-ratio per scored token, nats."""
         return self.log_ratio / self.lengths.to(self.policy.dtype)
 
+    def nll(self, reduction: NLL) -> tuple[Tensor, Tensor]:
+        """The negative log-likelihood as a term of a loss: values [N], nats, >= 0, and normaliser [N].
+
+        Args:
+            reduction: "sequence": the mean per token of each completion; "sum": its sum; "token": its sum, normalised
+                by the token count, so that the engine's quotient is the mean over all tokens of the optimiser batch.
+
+        >>> completions = Completions(torch.tensor([-6.0]), lengths=torch.tensor([3]))
+        >>> completions.nll("token"), completions.nll("sequence")
+        ((tensor([6.]), tensor([3.])), (tensor([2.]), tensor([1.])))
+        """
+        if reduction == "token":
+            return -self.policy, self.lengths.to(self.policy.dtype)
+        return -self.policy if reduction == "sum" else -self.mean_logps, torch.ones_like(self.policy)
+
+    def nll_slope(self, reduction: NLL) -> Tensor:
+        """[N] d(value of `nll`) / d(policy): -1, or -1 / length for "sequence"."""
+        minus_one = -torch.ones_like(self.policy)
+        return minus_one / self.lengths.to(self.policy.dtype) if reduction == "sequence" else minus_one
+
 
 @dataclass(frozen=True)
 class PreferenceBatch:
@@ -75,13 +128,16 @@ class PreferenceBatch:
         kind: which constructor made it.
         weights: [B] row weights, > 0; ones unless given.
         state: the loss's state before this batch; None stands for the loss's initial state.
+        draws: random numbers for the rows; rows 0, 1, ... of seed 0 and step 0 unless given.
     """
 
     kind: RowKind
     weights: Tensor
     _sides: Mapping[str, Completions] = field(repr=False)
     _desirable: Tensor | None = field(default=None, repr=False)
+    _undesirable_weight: Tensor | None = field(default=None, repr=False)
     state: Mapping[str, Tensor] | None = None
+    draws: Draws = field(default_factory=lambda: Draws(()), repr=False)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -113,6 +169,18 @@ class PreferenceBatch:
             raise ValueError(f"a batch of {self.kind} has no `desirable`")
         return self._desirable
 
+    @property
+    def undesirable_weight(self) -> Tensor:
+        """[B] what each row counts while it is undesirable: BCO's density ratio, > 0; ones unless given (labels)."""
+        if self._undesirable_weight is None:
+            return torch.ones_like(self.completions.policy)
+        return self._undesirable_weight
+
+    @property
+    def gap(self) -> Tensor:
+        """[B] log-ratio of the chosen less that of the rejected completion, nats (pairs)."""
+        return self.chosen.log_ratio - self.rejected.log_ratio
+
     def has(self, side: str) -> bool:
         """Whether the batch carries that group of completions."""
         return side in self._sides
@@ -125,6 +193,19 @@ class PreferenceBatch:
         """The weighted mean of `values` [B] over the batch: the statistic of coupled losses."""
         weights = self.weights.to(values.dtype)
         return (weights * values).sum() / weights.sum()
+
+    def std(self, values: Tensor) -> Tensor:
+        """The sample standard deviation of `values` [B], a row of weight w counting as w rows; 0 where w is 1 in all.
+
+        >>> one = torch.ones(2)
+        >>> batch = PreferenceBatch.from_demonstrations(policy=-one, lengths=one)
+        >>> batch.std(torch.tensor([1.0, 3.0]))
+        tensor(1.4142)
+        """
+        weights = self.weights.to(values.dtype)
+        squares = (weights * (values - self.mean(values)).square()).sum()
+        freedom = weights.sum() - 1
+        return torch.where(freedom > 0, squares / freedom.clamp(min=torch.finfo(values.dtype).tiny), 0).sqrt()
 
     def _side(self, name: str) -> Completions:
         try:
@@ -148,6 +229,7 @@ class PreferenceBatch:
         rejected_tokens: Tokens | None = None,
         weights: Tensor | None = None,
         state: Mapping[str, Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> PreferenceBatch:
         """A batch of preference pairs.
 
@@ -159,6 +241,7 @@ class PreferenceBatch:
             chosen_tokens, rejected_tokens: per-token values, both or neither.
             weights: [B], > 0; absent: ones.
             state: the loss's state; absent: its initial state.
+            draws: random numbers for the rows; absent: those of rows 0, 1, ... in seed 0, step 0.
 
         Raises:
             ValueError: a tensor is not of shape [B], or one of two that belong together is missing.
@@ -182,6 +265,7 @@ class PreferenceBatch:
             kind="pairs",
             weights=_weights(weights, policy_chosen),
             state=state,
+            draws=_draws(draws, policy_chosen),
             _sides={
                 "chosen": Completions(policy_chosen, chosen_lengths, reference_chosen, chosen_scores, chosen_tokens),
                 "rejected": Completions(
@@ -201,9 +285,11 @@ class PreferenceBatch:
         mismatched_policy: Tensor | None = None,
         mismatched_reference: Tensor | None = None,
         mismatched_lengths: Tensor | None = None,
+        undesirable_weight: Tensor | None = None,
         tokens: Tokens | None = None,
         weights: Tensor | None = None,
         state: Mapping[str, Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> PreferenceBatch:
         """A batch of completions, each labelled desirable or not.
 
@@ -215,9 +301,11 @@ class PreferenceBatch:
             mismatched_policy, mismatched_reference: [N] log-probs of each row's mismatched completion, both
                 or neither.
             mismatched_lengths: [N] their scored token counts; absent: `lengths` stands in.
+            undesirable_weight: [N] what each row counts while it is undesirable, > 0; absent: ones.
             tokens: per-token values, or absent.
             weights: [N], > 0; absent: ones.
             state: the loss's state; absent: its initial state.
+            draws: random numbers for the rows; absent: those of rows 0, 1, ... in seed 0, step 0.
 
         Raises:
             ValueError: a tensor is not of shape [N], `desirable` is not bool, or one of two is missing.
@@ -232,6 +320,7 @@ class PreferenceBatch:
             mismatched_policy=mismatched_policy,
             mismatched_reference=mismatched_reference,
             mismatched_lengths=mismatched_lengths,
+            undesirable_weight=undesirable_weight,
             weights=weights,
         )
         if desirable.dtype != torch.bool:
@@ -247,8 +336,10 @@ class PreferenceBatch:
             kind="labels",
             weights=_weights(weights, policy),
             state=state,
+            draws=_draws(draws, policy),
             _sides=sides,
             _desirable=desirable,
+            _undesirable_weight=undesirable_weight,
         )
 
     @classmethod
@@ -262,6 +353,7 @@ class PreferenceBatch:
         tokens: Tokens | None = None,
         weights: Tensor | None = None,
         state: Mapping[str, Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> PreferenceBatch:
         """A batch of prompts with K scored completions each.
 
@@ -273,6 +365,7 @@ class PreferenceBatch:
             tokens: per-token values, or absent.
             weights: [B], > 0; absent: ones.
             state: the loss's state; absent: its initial state.
+            draws: random numbers for the rows; absent: those of rows 0, 1, ... in seed 0, step 0.
 
         Raises:
             ValueError: `policy` is not [B, K], or another tensor has another shape.
@@ -285,6 +378,7 @@ class PreferenceBatch:
             kind="rankings",
             weights=_weights(weights, policy),
             state=state,
+            draws=_draws(draws, policy),
             _sides={"completions": Completions(policy, lengths, reference, scores, tokens)},
         )
 
@@ -297,6 +391,7 @@ class PreferenceBatch:
         weights: Tensor | None = None,
         tokens: Tokens | None = None,
         state: Mapping[str, Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> PreferenceBatch:
         """A batch of demonstrations: it fills `chosen` alone.
 
@@ -306,6 +401,7 @@ class PreferenceBatch:
             weights: [B], > 0; absent: ones.
             tokens: per-token values, or absent.
             state: the loss's state; absent: its initial state.
+            draws: random numbers for the rows; absent: those of rows 0, 1, ... in seed 0, step 0.
 
         Raises:
             ValueError: a tensor is not of shape [B].
@@ -316,6 +412,7 @@ class PreferenceBatch:
             kind="demonstrations",
             weights=_weights(weights, policy),
             state=state,
+            draws=_draws(draws, policy),
             _sides={"chosen": Completions(policy, lengths, tokens=tokens)},
         )
 
@@ -341,3 +438,12 @@ def _together(**tensors: object | None) -> None:
 
 def _weights(weights: Tensor | None, like: Tensor) -> Tensor:
     return like.new_ones(like.shape[0]) if weights is None else weights
+
+
+def _draws(draws: Draws | None, like: Tensor) -> Draws:
+    num_rows = like.shape[0]
+    if draws is None:
+        return Draws(tuple(range(num_rows)))
+    if len(draws.row_ids) != num_rows:
+        raise ValueError(f"draws has {len(draws.row_ids)} row ids; the batch has {num_rows} rows")
+    return draws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -55,8 +55,8 @@ class LossOutput:
     Attributes:
         losses: [B] one unweighted value per row, nats unless the loss says otherwise.
         terms: name -> (values [B], normaliser [B]). The engine adds, per term, sum of weight x values over sum
-            of weight x normaliser. A normaliser depends on lengths and labels only, never on log-probs.
-            Empty: one term, normaliser 1.
+            of weight x normaliser. Unless the loss is coupled, a normaliser depends on lengths and labels only, never
+            on log-probs. Empty: one term, normaliser 1.
         metrics: name -> [B] detached values.
         state: the state after this batch, for losses that carry one.
     """
@@ -82,15 +82,42 @@ class LossOutput:
 class Gradient:
     """d(sum of `losses`) / d(input), one entry per differentiable input; None where the loss does not read it.
 
+    A loss that reads both a summed log-prob and the token log-probs it is the sum of counts them as two inputs.
+
     Attributes:
         policy_chosen: [B] (pairs, demonstrations).
         policy_rejected: [B] (pairs).
         policy: [N] for labels, [B, K] for rankings.
+        chosen_tokens, rejected_tokens, tokens: [T] with respect to `Tokens.policy`.
+        chosen_reference_kl, rejected_reference_kl, reference_kl: [T] with respect to `Tokens.reference_kl`.
     """
 
     policy_chosen: Tensor | None = None
     policy_rejected: Tensor | None = None
     policy: Tensor | None = None
+    chosen_tokens: Tensor | None = None
+    rejected_tokens: Tensor | None = None
+    tokens: Tensor | None = None
+    chosen_reference_kl: Tensor | None = None
+    rejected_reference_kl: Tensor | None = None
+    reference_kl: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An identity between two losses, which the conformance kit holds them to: same losses, same gradients.
+
+    Attributes:
+        to: name of the other loss.
+        where: this loss's hyper-parameters at which the identity holds.
+        given: the other loss's hyper-parameters; one that both have and neither mapping names is the same in both.
+        num_completions: for rankings: the number K at which they are the other loss's pairs; None: rows of one kind.
+    """
+
+    to: str
+    where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    num_completions: int | None = None
 
 
 def field(
@@ -127,7 +154,8 @@ class Loss(pydantic.BaseModel):
     """A preference loss: an immutable value whose fields are its hyper-parameters.
 
     A subclass sets `name` and `needs`, declares its hyper-parameters with `prefopt.field`, and writes `values`,
-    `gradient` (by hand) and `reward`. Calling the loss checks the batch and adds the metrics.
+    `gradient` (by hand) and `reward`. Calling the loss checks the batch and adds the metrics. `relations` are the
+    identities it promises, `expected_failures` the checks of `prefopt.testing` it cannot pass, each with the reason.
 
     Raises:
         ConfigError: a hyper-parameter is unknown, of the wrong type or out of its range.
@@ -137,6 +165,8 @@ class Loss(pydantic.BaseModel):
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
+    relations: ClassVar[Sequence[Relation]] = ()
+    expected_failures: ClassVar[Mapping[str, str]] = _EMPTY
 
     def __init__(self, **hyperparameters: Any) -> None:
         try:
@@ -217,8 +247,13 @@ class Loss(pydantic.BaseModel):
                 raise ValueError(f"loss {self.name} needs reference log-probs; {side!r} has none")
             if needs.scores and completions.scores is None:
                 raise ValueError(f"loss {self.name} needs scores; {side!r} has none")
-            if needs.tokens and completions.tokens is None:
+            tokens = completions.tokens
+            if needs.tokens and tokens is None:
                 raise ValueError(f"loss {self.name} needs per-token log-probs; {side!r} has none")
+            if needs.distribution == "policy" and (tokens is None or tokens.log_sum_squares is None):
+                raise ValueError(f"loss {self.name} needs `log_sum_squares` of every token; {side!r} has none")
+            if needs.distribution == "both" and (tokens is None or tokens.reference_kl is None):
+                raise ValueError(f"loss {self.name} needs `reference_kl` of every token; {side!r} has none")
         if needs.mismatched and not batch.has("mismatched"):
             raise ValueError(f"loss {self.name} needs mismatched completions; the batch has none")
 
