@@ -16,9 +16,11 @@ from prefopt.data.row import Row
 from prefopt.data.sources import Source, num_rows, row_kind, source_name
 from prefopt.data.trees import largest_sequence
 from prefopt.engine.adapters import Adapter
-from prefopt.engine.assembly import reading
+from prefopt.engine.assembly import Assembly, reading
 from prefopt.errors import ConfigError, DataError
 from prefopt.weighted import Objective
+
+_NUM_TRIED = 1024  # rows whose scores a loss is shown at a time
 
 
 @dataclass
@@ -120,12 +122,10 @@ def _check_served(loss: Objective) -> None:
     """Refuse a need that no batch of this version can meet."""
     needs, rows = loss.needs, set(loss.needs.rows)
     missing = {
-        "next-token distributions": needs.distribution is not None,
-        "rankings as they are": rows == {"rankings"},
         "reference log-probs of demonstrations": needs.reference and rows == {"demonstrations"},
         "scores of labelled rows or demonstrations": needs.scores and not rows & {"pairs", "rankings"},
         "mismatched completions of rows without labels": needs.mismatched and "labels" not in rows,
-        "per-token log-probs of mismatched completions": needs.mismatched and needs.tokens,
+        "tokens of mismatched completions": needs.mismatched and (needs.tokens or needs.distribution is not None),
     }
     for need, unmet in missing.items():
         if unmet:
@@ -195,9 +195,29 @@ def _with_mismatched(part: str, rows: Sequence[Row], config: RunConfig, notes: l
 
 
 def _check_scores(rows: Sequence[Row], loss: Objective) -> None:
+    """Scores are there, and the loss can read them: it is tried on every row before any model is."""
+    if not (loss.needs.scores or rows[0].kind == "rankings"):
+        return
     for row in rows:
         if loss.needs.scores and any(completion.score is None for completion in row.completions):
             raise DataError(f"{row.name}: loss {loss.name} needs a score for every completion, and one has none")
+    for start in range(0, len(rows), _NUM_TRIED):
+        some = rows[start : start + _NUM_TRIED]
+        if _refusal(some, loss):
+            name, reason = next((row.name, reason) for row in some if (reason := _refusal([row], loss)))
+            raise DataError(f"{name}: {reason}")
+
+
+def _refusal(rows: Sequence[Row], loss: Objective) -> str:
+    """Why the loss refuses these rows, whatever the models say of them; empty if it does not."""
+    assembly = Assembly.of(rows, loss)
+    if not assembly.owners:  # equal scores make no pair
+        return ""
+    try:
+        loss(assembly.stand_in(loss))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _check_labels(source: str, rows: Sequence[Row], loss: Objective) -> None:

@@ -169,6 +169,7 @@ class _Evaluation:
         watcher: Watcher,
     ) -> None:
         self._settings = config.evaluation
+        self._loss = loss
         self._tokenizer = tokenizer
         self._watcher = watcher
         self._prompts = [row.prompt for row in rows[: config.evaluation.samples]]
@@ -182,7 +183,7 @@ class _Evaluation:
         if reference is not None:
             self._held_out.score_reference(reference)
         # A policy that is still its own reference has the same log-probs: one pass serves both.
-        same = reference is not None and initial
+        same = reference is not None and initial and self._loss.needs.distribution is None
         return self.whole("before", None if same else policy) | self._samples(policy)
 
     def after(self, policy: Scorer, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class TextRow:
         scores: One a completion, or None for each.
         desirable: The label of a `labels` row, else None.
         weight: Positive.
+        undesirable_weight: Positive; 1 unless a `labels` row says otherwise.
         tools: JSON schemas for the chat template, or None.
         ignored: The names of the columns that were not read.
     """
@@ -47,6 +48,7 @@ class TextRow:
     scores: tuple[float | None, ...]
     desirable: bool | None
     weight: float
+    undesirable_weight: float
     tools: list[Any] | None
     ignored: tuple[str, ...]
 
@@ -79,7 +81,8 @@ def read_row(raw: Mapping[str, Any] | str) -> TextRow:
         completions=completions,
         scores=_scores(kind, columns, len(completions)),
         desirable=_label(columns) if kind == "labels" else None,
-        weight=_weight(columns),
+        weight=_weight("weight", columns),
+        undesirable_weight=_weight("undesirable_weight", columns) if kind == "labels" else 1.0,
         tools=_tools(columns) if isinstance(prompt, list) else None,
         ignored=columns.unread(),
     )
@@ -225,12 +228,12 @@ def _label(columns: _Columns) -> bool:
     return label
 
 
-def _weight(columns: _Columns) -> float:
-    if "weight" not in columns.values:
+def _weight(name: str, columns: _Columns) -> float:
+    if name not in columns.values:
         return 1.0
-    weight = _number("weight", columns.take("weight"))
+    weight = _number(name, columns.take(name))
     if weight <= 0:
-        raise BadRow(f"weight is {weight:g}; it must be above 0")
+        raise BadRow(f"{name} is {weight:g}; it must be above 0")
     return weight
 
 

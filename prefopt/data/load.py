@@ -142,7 +142,16 @@ def _row(source: str, number: int, text: TextRow, whole: TokenisedRow, max_lengt
         raise BadRow("the same completion stands there twice, with different scores")
     if not all(completion.num_scored for completion in completions):
         raise BadRow(f"a completion has no scored token after truncation to {max_length} tokens")
-    return Row(text.kind, source, number, prompt, completions, text.desirable, text.weight)
+    return Row(
+        text.kind,
+        source,
+        number,
+        prompt,
+        completions,
+        desirable=text.desirable,
+        weight=text.weight,
+        undesirable_weight=text.undesirable_weight,
+    )
 
 
 def _all_equal(completions: Sequence[Completion]) -> bool:

@@ -42,6 +42,8 @@ class Row:
         desirable: The label of a `labels` row, else None.
         weight: Positive; 1 unless the data has a `weight` column.
         mismatched: One completion of another prompt for each own completion (KTO's KL estimate), or empty.
+        undesirable_weight: What a `labels` row counts while it is undesirable (BCO's density ratio), positive; 1 unless
+            the data has such a column.
     """
 
     kind: RowKind
@@ -52,6 +54,7 @@ class Row:
     desirable: bool | None = None
     weight: float = 1.0
     mismatched: tuple[Completion, ...] = ()
+    undesirable_weight: float = 1.0
 
     @property
     def name(self) -> str:

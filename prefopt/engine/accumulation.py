@@ -3,7 +3,8 @@
 A loss is reduced once, over the whole batch. Where every loss row lies inside one micro-batch and rows do not depend
 on each other, one pass is enough: normalisers are known before any forward pass. Otherwise a first pass without
 gradient collects the log-probs of the whole batch, the loss and its gradient in log-prob space are computed once, and
-a second pass back-propagates that gradient micro-batch by micro-batch.
+a second pass back-propagates that gradient micro-batch by micro-batch. What a loss reads of next-token distributions
+is collected and back-propagated beside the log-probs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from prefopt.batch import PreferenceBatch
 from prefopt.data.row import Row
 from prefopt.data.trees import Tree, prune
 from prefopt.engine.assembly import Assembly
+from prefopt.engine.head import Wanted
 from prefopt.engine.layout import Layout
 from prefopt.engine.logps import LogpSource, Scorer, TokenLogps, by_slot, collect
 from prefopt.engine.ranks import ALONE, Ranks, exchanging, unwrapped
-from prefopt.errors import NonFiniteLossError, PluginError
+from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.loss import LossOutput
 from prefopt.weighted import Objective
 
@@ -57,6 +59,8 @@ def accumulate(
     tokens_per_microbatch: int,
     backward: Backward = torch.Tensor.backward,
     state: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    step: int = 0,
     ranks: Ranks = ALONE,
 ) -> StepResult:
     """Add the gradient of the loss over `rows` to the policy's parameters.
@@ -69,15 +73,17 @@ def accumulate(
         tokens_per_microbatch: memory budget; it changes the result only by rounding.
         backward: how a scalar is back-propagated (the accelerator's, in the trainer).
         state: the loss's state before this batch.
+        seed, step: key the random draws of losses that make any.
         ranks: the processes that share the batch; each is given all rows and computes its part. Afterwards all hold the
             gradient of the whole batch, or under FSDP2 their shards of it.
 
     Raises:
+        ConfigError: the loss reads the reference's next-token distributions, and the reference is no model.
         NonFiniteLossError: a loss value is NaN or infinite; the message names the rows, and the gradients are void.
     """
     scorer = unwrapped(policy)
     assert isinstance(scorer, Scorer)
-    assembly = Assembly.of(rows, loss)
+    assembly = Assembly.of(rows, loss, seed=seed, step=step)
     trees = assembly.trees()
     budget = tokens_per_microbatch
     references = None
@@ -86,8 +92,10 @@ def accumulate(
     microbatches = scorer.cut(trees, budget, ranks)
     homes = [assembly.within(slot for tree in part for slot, _ in tree.branches) for part in microbatches]
     whole = sum(map(len, homes)) == len(assembly.owners)
-    normalisers = _normalisers(loss, assembly)
-    passes = _Passes(policy, scorer, backward, ranks)
+    # A coupled loss sees the whole batch before any gradient flows, so its normalisers may depend on what it saw.
+    normalisers = None if loss.needs.coupled else _normalisers(loss, assembly)
+    wants = what_is_wanted(loss, reference)
+    passes = _Passes(policy, scorer, backward, ranks, wants)
 
     if len(microbatches) == 1 or (whole and not loss.needs.coupled):
 
@@ -99,7 +107,7 @@ def accumulate(
 
         policies = collect(passes.run(microbatches, part_of_loss), microbatches, ranks)
     else:
-        policies = scorer.score(trees, tokens_per_microbatch=budget, ranks=ranks)
+        policies = scorer.score(trees, tokens_per_microbatch=budget, ranks=ranks, wants=wants)
         leaf = TokenLogps(policies.values.detach().requires_grad_(), policies.lengths)
         batch = assembly.batch(leaf, references, loss, state)
         output = _finite(loss(batch), assembly)
@@ -109,7 +117,7 @@ def accumulate(
         moving = [pruned for tree in trees if (pruned := prune(tree, live))]
 
         def along_slopes(_: int, layout: Layout, values: Tensor) -> Tensor:
-            return values @ torch.cat([slopes[slot] for slot in layout.slots])
+            return (values * torch.cat([slopes[slot] for slot in layout.slots])).sum()
 
         if moving:
             passes.run(scorer.cut(moving, budget, ranks), along_slopes)
@@ -117,10 +125,27 @@ def accumulate(
     with torch.no_grad():
         batch = assembly.batch(policies, references, loss, state)
         output = _finite(loss(batch), assembly)
-        totals = _totals(output, batch)
-        _check_normalisers(loss, normalisers, totals)
-        total = _reduce(output, batch, totals)
+        if normalisers is not None:
+            _check_normalisers(loss, normalisers, _totals(output, batch))
+        total = _reduce(output, batch)
     return StepResult(float(total), output, assembly, policies, references, passes.num_tokens)
+
+
+def what_is_wanted(loss: Objective, reference: LogpSource | None) -> Callable[[Sequence[Tree]], Wanted | None]:
+    """For each micro-batch, what the loss reads of next-token distributions beside the log-probs.
+
+    Raises:
+        ConfigError: the loss reads the reference's distributions, and the reference is no model.
+    """
+    distribution = loss.needs.distribution
+    if distribution != "both":
+        return lambda _: Wanted() if distribution else None
+    if not isinstance(reference, Scorer):
+        raise ConfigError(
+            f"loss {loss.name} needs the reference's next-token distributions, which no stored log-probs hold; "
+            "use a live reference"
+        )
+    return lambda trees: Wanted(reference.logits(trees))
 
 
 @dataclass
@@ -132,6 +157,7 @@ class _Passes:
         scorer: the model itself.
         backward: how a scalar is back-propagated.
         ranks: who computes which micro-batch.
+        wants: what else than log-probs is read of a micro-batch.
         num_tokens: tokens computed so far by all ranks, padding left out.
     """
 
@@ -139,6 +165,7 @@ class _Passes:
     scorer: Scorer
     backward: Backward
     ranks: Ranks
+    wants: Callable[[Sequence[Tree]], Wanted | None]
     num_tokens: int = 0
 
     def run(self, microbatches: Sequence[Sequence[Tree]], objective: Callable[[int, Layout, Tensor], Tensor]) -> Tensor:
@@ -157,8 +184,9 @@ class _Passes:
             part = microbatches[number]
             with exchanging(self.policy, number == own[-1]):
                 # A rank with nothing left takes part in the exchange all the same.
-                layout = self.scorer.lay_out(part or microbatches[0][:1])
-                values = self.policy(layout)
+                trees = part or microbatches[0][:1]
+                layout = self.scorer.lay_out(trees)
+                values = self.policy(layout, self.wants(trees))
                 # The wrappers of several ranks average what should be summed.
                 self.backward(objective(number, layout, values) * self.ranks.count if part else values.sum() * 0)
             found.append(values.detach() if part else values.detach()[:0])
@@ -180,35 +208,34 @@ def evaluate_loss(
     """
     batch = assembly.batch(policy, reference, loss, state)
     output = _finite(loss(batch), assembly)
-    return float(_reduce(output, batch, _totals(output, batch)))
+    return float(_reduce(output, batch))
 
 
-def _reduce(output: LossOutput, batch: PreferenceBatch, totals: Mapping[str, Tensor]) -> Tensor:
-    """Per term, weighted sum of values over the normaliser of the whole optimiser batch."""
+def _reduce(output: LossOutput, batch: PreferenceBatch, totals: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Per term, weighted sum of values over the normaliser of the whole optimiser batch: this one's, unless given."""
+    totals = _totals(output, batch) if totals is None else totals
     parts = [(batch.weights * values).sum() / totals[name] for name, (values, _) in output.all_terms().items()]
     return torch.stack(parts).sum()
 
 
 def _totals(output: LossOutput, batch: PreferenceBatch) -> dict[str, Tensor]:
-    return {name: (batch.weights * normaliser).sum() for name, (_, normaliser) in output.all_terms().items()}
+    return {name: (batch.weights * normaliser).sum().detach() for name, (_, normaliser) in output.all_terms().items()}
 
 
 @torch.no_grad()
 def _normalisers(loss: Objective, assembly: Assembly) -> dict[str, Tensor]:
     """The normaliser of each term over the whole batch, before any log-prob is known.
 
-    Normalisers depend on lengths and labels alone, so any log-probs read them: -1 per token stands in.
+    Normalisers depend on lengths and labels alone, so any log-probs read them: those of a uniform choice among three.
     """
-    lengths = tuple(completion.num_scored for _, completion in assembly.slots)
-    stand_in = TokenLogps(-torch.ones(sum(lengths), dtype=torch.float64), lengths)
-    batch = assembly.batch(stand_in, stand_in if loss.needs.reference else None, loss)
+    batch = assembly.stand_in(loss)
     return _totals(loss(batch), batch)
 
 
 def _moved(slope: Tensor, logps: TokenLogps) -> set[int]:
     """The slots whose log-probs the loss depends on."""
-    largest = TokenLogps(slope.abs(), logps.lengths).sums
-    return set(largest.nonzero()[:, 0].tolist())
+    sizes = slope.abs() if slope.dim() == 1 else slope.abs().sum(1)
+    return set(TokenLogps(sizes, logps.lengths).sums.nonzero()[:, 0].tolist())
 
 
 def _check_normalisers(loss: Objective, known: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from prefopt.batch import PreferenceBatch, RowKind, Tokens
+from prefopt.batch import Completions, PreferenceBatch, RowKind, Tokens
 from prefopt.data.row import Completion, Row
 from prefopt.data.trees import Tree, grow
+from prefopt.draws import Draws
 from prefopt.engine.logps import TokenLogps
 from prefopt.engine.transfer import placed
 from prefopt.errors import DataError
@@ -51,31 +53,35 @@ class Assembly:
         slots: (prompt, completion) of every slot.
         kind: the kind of batch the loss reads.
         owners: the data row of each loss row.
-        sides: name -> slot of each loss row on that side.
+        members: the slots of each loss row: (chosen, rejected); (own,) or (own, mismatched) of a label; (chosen,) of a
+            demonstration; all completions of a ranking.
         desirable: the label of each loss row, where the loss reads labels.
         preferred: (better slot, worse slot) of every pair in the data, whatever the loss reads.
         starts: the first slot of each data row.
+        draws: random numbers for the loss rows.
     """
 
     rows: tuple[Row, ...]
     slots: tuple[tuple[tuple[int, ...], Completion], ...]
     kind: RowKind
     owners: tuple[int, ...]
-    sides: Mapping[str, tuple[int, ...]]
+    members: tuple[tuple[int, ...], ...]
     desirable: tuple[bool, ...]
     preferred: tuple[tuple[int, int], ...]
     starts: tuple[int, ...]
+    draws: Draws
 
     @classmethod
-    def of(cls, rows: Sequence[Row], loss: Objective) -> Assembly:
-        """Number the completions of the rows and see who reads which."""
+    def of(cls, rows: Sequence[Row], loss: Objective, *, seed: int = 0, step: int = 0) -> Assembly:
+        """Number the completions of the rows and see who reads which; seed and step are those of random draws."""
         kind = reading(rows[0].kind, loss)
         slots: list[tuple[tuple[int, ...], Completion]] = []
         owners: list[int] = []
-        sides: dict[str, list[int]] = {}
+        members: list[tuple[int, ...]] = []
         desirable: list[bool] = []
         preferred: list[tuple[int, int]] = []
         starts: list[int] = []
+        row_ids: list[int] = []
         for owner, row in enumerate(rows):
             first = len(slots)
             starts.append(first)
@@ -83,33 +89,32 @@ class Assembly:
             slots += [(row.prompt, completion) for completion in row.completions]
             pairs = _pairs(row, first)
             preferred += pairs
+            found: list[tuple[int, ...]]
             if kind == "pairs":
-                for chosen, rejected in pairs:
-                    sides.setdefault("chosen", []).append(chosen)
-                    sides.setdefault("rejected", []).append(rejected)
-                owners += [owner] * len(pairs)
-            elif kind == "labels":
-                sides.setdefault("completions", []).extend(own)
+                found = [*pairs]
+            elif kind == "rankings":
+                found = [tuple(own)]
+            else:
+                found = [(slot,) for slot in own]
+            if kind == "labels":
                 desirable += [True, False] if row.kind == "pairs" else [bool(row.desirable)]
-                owners += [owner] * len(own)
                 if loss.needs.mismatched:
                     other = range(len(slots), len(slots) + len(row.mismatched))
                     slots += [(row.prompt, completion) for completion in row.mismatched]
-                    sides.setdefault("mismatched", []).extend(other)
-            elif kind == "demonstrations":
-                sides.setdefault("chosen", []).extend(own)
-                owners.append(owner)
-            else:
-                raise DataError(f"no loss of this version reads {kind} as they are")
+                    found = list(zip(own, other, strict=True))
+            members += found
+            owners += [owner] * len(found)
+            row_ids += [row.number << 16 | index for index in range(len(found))]
         return cls(
             rows=tuple(rows),
             slots=tuple(slots),
             kind=kind,
             owners=tuple(owners),
-            sides={name: tuple(found) for name, found in sides.items()},
+            members=tuple(members),
             desirable=tuple(desirable),
             preferred=tuple(preferred),
             starts=tuple(starts),
+            draws=Draws(tuple(row_ids), seed, step),
         )
 
     def trees(self) -> list[Tree]:
@@ -129,7 +134,7 @@ class Assembly:
     def within(self, slots: Iterable[int]) -> list[int]:
         """The loss rows all of whose slots are among these."""
         there = set(slots)
-        return [row for row in range(len(self.owners)) if all(side[row] in there for side in self.sides.values())]
+        return [row for row, own in enumerate(self.members) if there.issuperset(own)]
 
     def batch(
         self,
@@ -148,76 +153,116 @@ class Assembly:
             state: the loss's state.
             loss_rows: the loss rows to take; absent: all.
         """
-        taken = range(len(self.owners)) if loss_rows is None else loss_rows
+        taken = list(range(len(self.owners)) if loss_rows is None else loss_rows)
         policy = _by_slot(policy)
         reference = None if reference is None else _by_slot(reference)
+        with_tokens = loss.needs.tokens or loss.needs.distribution is not None
 
-        def side(name: str) -> tuple[TokenLogps, TokenLogps | None]:
-            chosen = [self.sides[name][row] for row in taken]
-            return _take(policy, chosen), None if reference is None else _take(reference, chosen)
+        def side(slots: Sequence[int]) -> Completions:
+            return completions(
+                _take(policy, slots),
+                None if reference is None else _take(reference, slots),
+                with_tokens=with_tokens,
+            )
 
-        sides = {name: side(name) for name in self.sides}
-        first = next(iter(sides.values()))[0].values
-        weights = placed([self.rows[self.owners[row]].weight for row in taken], first.device, first.dtype)
-
-        def lengths(name: str) -> Tensor:
-            return placed(sides[name][0].lengths, first.device)
-
-        def summed(name: str) -> tuple[Tensor, Tensor | None]:
-            own, other = sides[name]
-            return own.sums, None if other is None else other.sums
-
-        def tokens(name: str) -> Tokens | None:
-            own, other = sides[name]
-            if not loss.needs.tokens:
-                return None
-            return Tokens(own.values, own.offsets, None if other is None else other.values)
-
+        own = [self.members[row] for row in taken]
+        rows = [self.rows[self.owners[row]] for row in taken]
+        if self.kind == "rankings":
+            return self._rankings(own, rows, side([slot for slots in own for slot in slots]), state, taken)
+        sides = [side(column) for column in zip(*own, strict=True)]
+        first = sides[0].policy
+        shared: dict[str, Any] = {
+            "weights": placed([row.weight for row in rows], first.device, first.dtype),
+            "state": state,
+            "draws": self._draws(taken),
+        }
         if self.kind == "demonstrations":
+            (chosen,) = sides
             return PreferenceBatch.from_demonstrations(
-                policy=summed("chosen")[0],
-                lengths=lengths("chosen"),
-                tokens=tokens("chosen"),
-                weights=weights,
-                state=state,
+                policy=chosen.policy, lengths=chosen.lengths, tokens=chosen.tokens, **shared
             )
         if self.kind == "labels":
-            own, other = summed("completions")
-            mismatched = summed("mismatched") if "mismatched" in sides else (None, None)
-            return PreferenceBatch.from_labels(
-                policy=own,
-                reference=other,
-                lengths=lengths("completions"),
-                desirable=placed([self.desirable[row] for row in taken], first.device),
-                mismatched_policy=mismatched[0],
-                mismatched_reference=mismatched[1],
-                mismatched_lengths=lengths("mismatched") if "mismatched" in sides else None,
-                tokens=tokens("completions"),
-                weights=weights,
-                state=state,
+            labelled = sides[0]
+            mismatched: dict[str, Any] = (
+                {
+                    "mismatched_policy": sides[1].policy,
+                    "mismatched_reference": sides[1].reference,
+                    "mismatched_lengths": sides[1].lengths,
+                }
+                if len(sides) > 1
+                else {}
             )
-        policy_chosen, reference_chosen = summed("chosen")
-        policy_rejected, reference_rejected = summed("rejected")
-        scores = self._scores(taken)
+            return PreferenceBatch.from_labels(
+                policy=labelled.policy,
+                reference=labelled.reference,
+                lengths=labelled.lengths,
+                desirable=placed([self.desirable[row] for row in taken], first.device),
+                **mismatched,
+                undesirable_weight=placed([row.undesirable_weight for row in rows], first.device, first.dtype),
+                tokens=labelled.tokens,
+                **shared,
+            )
+        chosen, rejected = sides
+        scores = self._scores(own)
         return PreferenceBatch.from_pairs(
-            policy_chosen=policy_chosen,
-            policy_rejected=policy_rejected,
-            reference_chosen=reference_chosen,
-            reference_rejected=reference_rejected,
-            chosen_lengths=lengths("chosen"),
-            rejected_lengths=lengths("rejected"),
-            chosen_scores=None if scores is None else scores[0].to(first),
-            rejected_scores=None if scores is None else scores[1].to(first),
-            chosen_tokens=tokens("chosen"),
-            rejected_tokens=tokens("rejected"),
-            weights=weights,
-            state=state,
+            policy_chosen=chosen.policy,
+            policy_rejected=rejected.policy,
+            reference_chosen=chosen.reference,
+            reference_rejected=rejected.reference,
+            chosen_lengths=chosen.lengths,
+            rejected_lengths=rejected.lengths,
+            chosen_scores=None if scores is None else scores[:, 0].to(first),
+            rejected_scores=None if scores is None else scores[:, 1].to(first),
+            chosen_tokens=chosen.tokens,
+            rejected_tokens=rejected.tokens,
+            **shared,
         )
 
-    def _scores(self, taken: Iterable[int]) -> Tensor | None:
-        """[2, B] scores of chosen and rejected, or None when a completion has none."""
-        found = [[self.slots[self.sides[name][row]][1].score for row in taken] for name in ("chosen", "rejected")]
-        if any(score is None for side in found for score in side):
+    def stand_in(self, loss: Objective) -> PreferenceBatch:
+        """The batch as it would be under models that choose evenly among three tokens, before any model is there."""
+        lengths = tuple(completion.num_scored for _, completion in self.slots)
+        even = torch.full((sum(lengths), 3), -math.log(3), dtype=torch.float64)
+        even[:, 2] = 0  # the reference chooses alike
+        reference = TokenLogps(even[:, 0], lengths) if loss.needs.reference else None
+        return self.batch(TokenLogps(even, lengths), reference, loss)
+
+    def _rankings(
+        self,
+        own: Sequence[tuple[int, ...]],
+        rows: Sequence[Row],
+        present: Completions,
+        state: Mapping[str, Tensor] | None,
+        taken: Sequence[int],
+    ) -> PreferenceBatch:
+        """Rankings side by side, the shorter ones filled up with absent slots."""
+        width = max(map(len, own))
+        there = placed([[place < len(slots) for place in range(width)] for slots in own], present.policy.device)
+
+        def table(values: Tensor) -> Tensor:
+            return values.new_zeros(there.shape).masked_scatter(there, values)
+
+        lengths, tokens = table(present.lengths), present.tokens
+        if tokens is not None:
+            tokens = replace(tokens, offsets=torch.cat([tokens.offsets[:1], lengths.flatten().cumsum(0)]))
+        scores = [self.slots[slot][1].score for slots in own for slot in slots]
+        return PreferenceBatch.from_rankings(
+            policy=table(present.policy),
+            reference=None if present.reference is None else table(present.reference),
+            lengths=lengths,
+            scores=table(placed(scores, present.policy.device, present.policy.dtype)),
+            tokens=tokens,
+            weights=placed([row.weight for row in rows], present.policy.device, present.policy.dtype),
+            state=state,
+            draws=self._draws(taken),
+        )
+
+    def _draws(self, taken: Iterable[int]) -> Draws:
+        return replace(self.draws, row_ids=tuple(self.draws.row_ids[row] for row in taken))
+
+    def _scores(self, own: Iterable[tuple[int, ...]]) -> Tensor | None:
+        """[B, 2] scores of chosen and rejected, or None when a completion has none."""
+        found = [[self.slots[slot][1].score for slot in slots] for slots in own]
+        if any(score is None for row in found for score in row):
             return None
         return torch.tensor(found, dtype=torch.float64)
 
@@ -240,3 +285,22 @@ def _by_slot(logps: Mapping[int, Tensor] | TokenLogps) -> Mapping[int, Tensor]:
 def _take(logps: Mapping[int, Tensor], slots: Sequence[int]) -> TokenLogps:
     pieces = [logps[slot] for slot in slots]
     return TokenLogps(torch.cat(pieces), tuple(len(piece) for piece in pieces))
+
+
+def completions(policy: TokenLogps, reference: TokenLogps | None, *, with_tokens: bool) -> Completions:
+    """Every slot of `policy` as a loss reads it."""
+    tokens = None
+    if with_tokens:
+        tokens = Tokens(
+            policy.tokens,
+            policy.offsets,
+            reference=None if reference is None else reference.tokens,
+            reference_kl=policy.reference_kl,
+            log_sum_squares=policy.log_sum_squares,
+        )
+    return Completions(
+        policy=policy.sums,
+        lengths=placed(policy.lengths, policy.values.device),
+        reference=None if reference is None else reference.sums,
+        tokens=tokens,
+    )

@@ -1,12 +1,12 @@
 """The language-model head on scored tokens only, in chunks, so that the logits of all tokens never exist together.
 
-Shapes: N scored tokens, C tokens of a chunk, H hidden, V vocabulary.
+Shapes: N scored tokens, C tokens of a chunk, H hidden, V vocabulary, K statistics of a token (`TokenLogps.values`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,25 @@ from transformers import PreTrainedModel
 
 # 64 MiB of float32 logits at a time, 256 MiB on a GPU: large enough for full-speed products, small beside activations.
 _CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
+
+
+class Logits(Protocol):
+    """The logits of N tokens, a chunk at a time."""
+
+    def chunk(self, place: slice) -> Tensor:
+        """[C, V] those of the tokens at `place`, at least float32, without gradient; theirs until the next call."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a loss reads of the next-token distribution beside the log-prob of the token itself.
+
+    Attributes:
+        reference: the reference's logits of the same tokens, for KL(reference || policy); None: the sum of squares
+            alone is wanted.
+    """
+
+    reference: Logits | None = None
 
 
 class _Scratch:
@@ -52,21 +71,44 @@ class Head:
     softcap: float | None = None
     _scratch: _Scratch = field(default_factory=_Scratch, repr=False, compare=False)
 
-    def token_logps(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
-        """[N] log-probs of the targets, at least float32, nats."""
+    def token_logps(self, hidden_NH: Tensor, targets_N: Tensor, wanted: Wanted | None = None) -> Tensor:
+        """[N] log-probs of the targets, or [N, K] with what else is wanted; at least float32, nats.
+
+        The sum of squares carries no gradient.
+        """
         weight = self.linear.weight
-        chunk = max(1, _CHUNK_ELEMENTS.get(weight.device.type, 2**24) // weight.shape[0])
-        logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
+        statistics_NK: Tensor = _TokenStatistics.apply(  # type: ignore[no-untyped-call]
             hidden_NH,
-            self.linear.weight,
+            weight,
             self.linear.bias,
             targets_N,
             self.multiplier,
             self.softcap,
-            chunk,
+            _chunk(weight) // (1 if wanted is None else 4) or 1,
             self._scratch,
+            wanted,
         )
-        return logps
+        return statistics_NK[:, 0] if wanted is None else statistics_NK
+
+    def logits(self, hidden_NH: Tensor) -> Logits:
+        """The logits of N hidden states, computed when a chunk is asked for."""
+        return _HeadLogits(self, hidden_NH.detach())
+
+
+@dataclass(frozen=True)
+class _HeadLogits:
+    head: Head
+    hidden_NH: Tensor
+
+    @torch.no_grad()
+    def chunk(self, place: slice) -> Tensor:
+        head, linear = self.head, self.head.linear
+        return _logits(self.hidden_NH[place], linear.weight, linear.bias, head.multiplier, head.softcap, head._scratch)
+
+
+def _chunk(weight_VH: Tensor) -> int:
+    """Tokens whose logits exist together."""
+    return max(1, _CHUNK_ELEMENTS.get(weight_VH.device.type, 2**24) // weight_VH.shape[0])
 
 
 def read_head(model: PreTrainedModel) -> Head | None:
@@ -84,8 +126,8 @@ def read_head(model: PreTrainedModel) -> Head | None:
     return Head(linear, float(multiplier), getattr(config, "final_logit_softcapping", None))
 
 
-class _TokenLogps(torch.autograd.Function):
-    """Log-probs chunk by chunk; the backward pass computes the logits again.
+class _TokenStatistics(torch.autograd.Function):
+    """Statistics of the next-token distribution chunk by chunk; the backward pass computes the logits again.
 
     The probabilities of a chunk are E / sum, with E the exponentials of logits less their largest. Those of the last
     chunk still lie in the scratch when the backward pass begins, unless another call wrote there or a cap needs the
@@ -103,34 +145,46 @@ class _TokenLogps(torch.autograd.Function):
         softcap: float | None,
         chunk: int,
         scratch: _Scratch,
+        wanted: Wanted | None,
     ) -> Tensor:
-        ctx.settings = (multiplier, softcap, chunk, scratch)
-        logps, largest, sums = [], [], []
-        for hidden_CH, targets_C in zip(torch.split(hidden_NH, chunk), torch.split(targets_N, chunk), strict=True):
-            logits_CV = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap, scratch)
-            target_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
+        reference = None if wanted is None else wanted.reference
+        ctx.settings = (multiplier, softcap, chunk, scratch, reference)
+        statistics, largest, sums = [], [], []
+        for start in range(0, len(targets_N), chunk):
+            place = slice(start, start + chunk)
+            reference_CV = None if reference is None else reference.chunk(place).log_softmax(1)
+            logits_CV = _logits(hidden_NH[place], weight_VH, bias_V, multiplier, softcap, scratch)
+            target_C = logits_CV.gather(1, targets_N[place, None])[:, 0]
             largest_C = logits_CV.amax(1)
+            ratio_CV = None if reference_CV is None else reference_CV - logits_CV
             sum_C = _exponentials(logits_CV, largest_C).sum(1)
-            logps.append(target_C - largest_C - sum_C.log())
+            log_total_C = largest_C + sum_C.log()
+            found = [target_C - log_total_C]
+            if wanted is not None:
+                found.append(logits_CV.square().sum(1).log() - 2 * sum_C.log())
+            if reference_CV is not None and ratio_CV is not None:
+                found.append((reference_CV.exp_() * ratio_CV.add_(log_total_C[:, None])).sum(1).clamp(min=0))
+            statistics.append(torch.stack(found, 1))
             largest.append(largest_C)
             sums.append(sum_C)
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, torch.cat(largest), torch.cat(sums))
         scratch.owner = ctx.mark = object()
-        return torch.cat(logps)
+        return torch.cat(statistics)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, largest_N, sums_N = ctx.saved_tensors
-        multiplier, softcap, chunk, scratch = ctx.settings
+        multiplier, softcap, chunk, scratch, reference = ctx.settings
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         full = sums_N.dtype
         grad_hidden = torch.empty_like(hidden_NH) if wants_hidden else None
         grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias_V, dtype=full) if wants_bias else None
-        kept = softcap is None and scratch.owner is ctx.mark
+        kept = softcap is None and reference is None and scratch.owner is ctx.mark
         for start in reversed(range(0, len(targets_N), chunk)):
             place = slice(start, start + chunk)
-            hidden_CH, targets_C, sum_C, grad_C = hidden_NH[place], targets_N[place], sums_N[place], grads[0][place]
+            hidden_CH, targets_C, sum_C, grad_C = hidden_NH[place], targets_N[place], sums_N[place], grads[0][place, 0]
+            reference_CV = None if reference is None else reference.chunk(place).softmax(1)
             capped_CV = None
             if kept:
                 slope_CV, kept = scratch.take(len(targets_C), weight_VH, full), False
@@ -138,8 +192,13 @@ class _TokenLogps(torch.autograd.Function):
                 logits_CV = _logits(hidden_CH, weight_VH, bias_V, multiplier, softcap, scratch)
                 capped_CV = None if softcap is None else logits_CV / softcap
                 slope_CV = _exponentials(logits_CV, largest_N[place])
-            # d logp / d logits = onehot - softmax; the cap contributes 1 - (logits / cap)^2.
-            slope_CV.mul_((-grad_C / sum_C)[:, None])
+            # d logp / d logits = onehot - softmax, d KL / d logits = softmax - reference's softmax;
+            # the cap contributes 1 - (logits / cap)^2.
+            if reference_CV is None:
+                slope_CV.mul_((-grad_C / sum_C)[:, None])
+            else:
+                grad_kl_C = grads[0][place, 2]
+                slope_CV.mul_(((grad_kl_C - grad_C) / sum_C)[:, None]).sub_(reference_CV.mul_(grad_kl_C[:, None]))
             slope_CV.scatter_add_(1, targets_C[:, None], grad_C[:, None])
             if capped_CV is not None:
                 slope_CV.mul_(capped_CV.square_().neg_().add_(1))
@@ -161,7 +220,7 @@ class _TokenLogps(torch.autograd.Function):
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight_VH.dtype),
             None if grad_bias is None else grad_bias.to(weight_VH.dtype),
-            *[None] * 5,
+            *[None] * 6,
         )
 
 

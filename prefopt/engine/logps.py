@@ -1,11 +1,11 @@
 """Log-probs of completions under a causal language model.
 
-Shapes: N scored tokens, S slots (completions of one optimiser batch), H hidden, V vocabulary.
+Shapes: N scored tokens, S slots (completions of one optimiser batch), H hidden, V vocabulary, K statistics of a token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from prefopt.data.trees import Tree
+from prefopt.data.trees import Tree, split
 from prefopt.engine.attention import install
-from prefopt.engine.head import read_head
+from prefopt.engine.head import Logits, Wanted, read_head
 from prefopt.engine.layout import Layout, lay_out
 from prefopt.engine.microbatches import cut
 from prefopt.engine.ranks import ALONE, Ranks
@@ -30,12 +30,28 @@ class TokenLogps:
     """Per-token log-probs of S completions, slot after slot.
 
     Attributes:
-        values: [N] nats.
+        values: [N] nats; or [N, K] with what else a loss reads of the distribution: the log-prob, then
+            `log_sum_squares`, then `reference_kl`.
         lengths: scored tokens of each slot.
     """
 
     values: Tensor
     lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> Tensor:
+        """[N] the log-prob of every scored token."""
+        return self.values if self.values.dim() == 1 else self.values[:, 0]
+
+    @property
+    def log_sum_squares(self) -> Tensor | None:
+        """[N] log of the sum of squared probabilities of the next-token distribution, where it was wanted."""
+        return None if self.values.dim() == 1 else self.values[:, 1]
+
+    @property
+    def reference_kl(self) -> Tensor | None:
+        """[N] KL(reference || policy) of the next-token distributions, where it was wanted."""
+        return None if self.values.dim() == 1 or self.values.shape[1] < 3 else self.values[:, 2]
 
     @property
     def offsets(self) -> Tensor:
@@ -47,10 +63,10 @@ class TokenLogps:
         """[S] log-probs summed over each completion's scored tokens."""
         lengths = placed(self.lengths, self.values.device)
         # "unsafe" leaves out the check that the lengths add up, which would wait for the GPU.
-        return torch.segment_reduce(self.values, "sum", lengths=lengths, unsafe=True)
+        return torch.segment_reduce(self.tokens, "sum", lengths=lengths, unsafe=True)
 
     def split(self) -> tuple[Tensor, ...]:
-        """One [n] tensor per slot."""
+        """One tensor [n] or [n, K] per slot."""
         return torch.split(self.values, list(self.lengths))
 
     @classmethod
@@ -58,6 +74,21 @@ class TokenLogps:
         """Put per-slot pieces in the order of their slots."""
         ordered = [pieces[slot] for slot in sorted(pieces)]
         return cls(torch.cat(ordered), tuple(len(piece) for piece in ordered))
+
+
+@dataclass(frozen=True)
+class DenseLogits:
+    """Logits that a model computed all at once.
+
+    Attributes:
+        logits_NV: at least float32.
+    """
+
+    logits_NV: Tensor
+
+    def chunk(self, place: slice) -> Tensor:
+        """[C, V] those of the tokens at `place`."""
+        return self.logits_NV[place]
 
 
 class LogpSource(Protocol):
@@ -106,28 +137,67 @@ class Scorer(nn.Module):
         """One micro-batch as this model takes it."""
         return lay_out(trees, self.device, packed=self.packed)
 
-    def forward(self, layout: Layout) -> Tensor:
-        """[N] log-prob of every scored token of the layout, at least float32, nats."""
-        inputs = layout.model_inputs
+    def forward(self, layout: Layout, wanted: Wanted | None = None) -> Tensor:
+        """[N] log-prob of every scored token of the layout, or [N, K] with what else is wanted; nats, float32 at least.
+
+        What comes out is one tensor, so that whatever wraps the module finds it.
+        """
         if self.head is not None:
-            hidden_RTH = self.model.base_model(**inputs, use_cache=False).last_hidden_state
-            return self.head.token_logps(hidden_RTH.flatten(0, 1).index_select(0, layout.places_N), layout.targets_N)
-        with _head_reads(self.model, layout):
-            logits_NV = self.model(**inputs, use_cache=False).logits
-        if logits_NV.dtype in (torch.bfloat16, torch.float16):
-            logits_NV = logits_NV.float()
-        return -cross_entropy(logits_NV, layout.targets_N, reduction="none")
+            return self.head.token_logps(self._hidden(layout), layout.targets_N, wanted)
+        logits_NV = self._dense_logits(layout)
+        logps_N = -cross_entropy(logits_NV, layout.targets_N, reduction="none")
+        if wanted is None:
+            return logps_N
+        policy_NV = logits_NV.log_softmax(1)
+        found = [logps_N, (2 * policy_NV.detach()).logsumexp(1)]
+        if wanted.reference is not None:
+            reference_NV = wanted.reference.chunk(slice(None)).log_softmax(1)
+            found.append((reference_NV.exp() * (reference_NV - policy_NV)).sum(1).clamp(min=0))
+        return torch.stack(found, 1)
 
     @torch.no_grad()
-    def score(self, trees: Sequence[Tree], *, tokens_per_microbatch: int, ranks: Ranks = ALONE) -> TokenLogps:
+    def logits(self, trees: Sequence[Tree]) -> Logits:
+        """The logits of every scored token of the trees, branch after branch, without gradient."""
+        if not self.packed:
+            trees = [piece for tree in trees for piece in split(tree, 0)]
+        layout = self.lay_out(trees)
+        if self.head is not None:
+            return self.head.logits(self._hidden(layout))
+        return DenseLogits(self._dense_logits(layout))
+
+    def _hidden(self, layout: Layout) -> Tensor:
+        hidden_RTH: Tensor = self.model.base_model(**layout.model_inputs, use_cache=False).last_hidden_state
+        return hidden_RTH.flatten(0, 1).index_select(0, layout.places_N)
+
+    def _dense_logits(self, layout: Layout) -> Tensor:
+        with _head_reads(self.model, layout):
+            logits_NV: Tensor = self.model(**layout.model_inputs, use_cache=False).logits
+        return logits_NV.float() if logits_NV.dtype in (torch.bfloat16, torch.float16) else logits_NV
+
+    @torch.no_grad()
+    def score(
+        self,
+        trees: Sequence[Tree],
+        *,
+        tokens_per_microbatch: int,
+        ranks: Ranks = ALONE,
+        wants: Callable[[Sequence[Tree]], Wanted | None] = lambda _: None,
+    ) -> TokenLogps:
         """Log-probs of every slot of the trees, without gradient, in the order of the slots; each rank computes a part.
 
         Every rank runs as many forward passes as any other: a sharded model gathers its weights in each.
+
+        Args:
+            trees: whose completions.
+            tokens_per_microbatch: memory budget.
+            ranks: who shares the work.
+            wants: a micro-batch -> what else is wanted of its tokens.
         """
         microbatches = self.cut(trees, tokens_per_microbatch, ranks)
         own = []
         for microbatch in microbatches[ranks.index :: ranks.count]:
-            values = self(self.lay_out(microbatch or microbatches[0][:1]))
+            part = microbatch or microbatches[0][:1]
+            values = self(self.lay_out(part), wants(part))
             if microbatch:
                 own.append(values)
         return collect(torch.cat(own) if own else values[:0], microbatches, ranks)
@@ -137,7 +207,7 @@ def collect(own: Tensor, microbatches: Sequence[Sequence[Tree]], ranks: Ranks) -
     """The log-probs of all slots from what each rank computed.
 
     Args:
-        own: [n] the log-probs of this rank's micro-batches, laid out one after another.
+        own: [n] or [n, K], the log-probs of this rank's micro-batches, laid out one after another.
         microbatches: those of all ranks.
         ranks: who computed which.
     """
@@ -153,7 +223,7 @@ def collect(own: Tensor, microbatches: Sequence[Sequence[Tree]], ranks: Ranks) -
 
 
 def by_slot(layout: Layout, values: Tensor) -> dict[int, Tensor]:
-    """Slot -> its [n] part of the layout's `values` [N]."""
+    """Slot -> its part, [n] or [n, K], of the layout's `values`."""
     return dict(zip(layout.slots, torch.split(values, list(layout.lengths)), strict=True))
 
 

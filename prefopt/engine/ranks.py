@@ -57,19 +57,19 @@ class Ranks:
         return [int(value) for value in summed.tolist()]
 
     def gather(self, own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """The vector of every rank.
+        """The rows that every rank holds.
 
         Args:
-            own: this rank's vector.
-            sizes: elements of every rank's.
+            own: this rank's [n, ...].
+            sizes: rows of every rank.
         """
         if self.count == 1:
             return [own]
-        room = own.new_zeros(max(sizes))
+        room = own.new_zeros(max(sizes), *own.shape[1:])
         room[: len(own)] = own
         found = [torch.empty_like(room) for _ in sizes]
         dist.all_gather(found, room)
-        return [vector[:size] for vector, size in zip(found, sizes, strict=True)]
+        return [rows[:size] for rows, size in zip(found, sizes, strict=True)]
 
 
 ALONE = Ranks()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefopt.batch import Completions, Tokens
-from prefopt.engine.assembly import Assembly
+from prefopt.engine.assembly import Assembly, completions
 from prefopt.engine.logps import TokenLogps
 from prefopt.errors import NonFiniteLossError
 from prefopt.weighted import Objective
@@ -17,17 +16,7 @@ from prefopt.weighted import Objective
 @torch.no_grad()
 def reward_margins(loss: Objective, assembly: Assembly, policy: TokenLogps, reference: TokenLogps | None) -> Tensor:
     """[P] reward(better) - reward(worse) of every pair in the data, whatever kind the loss reads."""
-    tokens = None
-    if loss.needs.tokens:
-        tokens = Tokens(policy.values, policy.offsets, None if reference is None else reference.values)
-    rewards = loss.reward(
-        Completions(
-            policy=policy.sums,
-            lengths=torch.tensor(policy.lengths, device=policy.values.device),
-            reference=None if reference is None else reference.sums,
-            tokens=tokens,
-        )
-    )
+    rewards = loss.reward(completions(policy, reference, with_tokens=loss.needs.tokens))
     pairs = torch.tensor(assembly.preferred, dtype=torch.long, device=rewards.device).view(-1, 2)
     return rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
 

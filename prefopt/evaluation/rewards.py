@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from prefopt.data.row import Row
-from prefopt.engine.accumulation import evaluate_loss
+from prefopt.engine.accumulation import evaluate_loss, what_is_wanted
 from prefopt.engine.assembly import Assembly
-from prefopt.engine.logps import LogpSource, TokenLogps
+from prefopt.engine.logps import LogpSource, Scorer, TokenLogps
 from prefopt.engine.rewards import row_rewards
 from prefopt.evaluation.intervals import wilson
 from prefopt.weighted import Objective
@@ -63,23 +63,28 @@ class HeldOut:
         self._tokens_per_microbatch = tokens_per_microbatch
         self._assembly = Assembly.of(rows, loss)
         self._trees = self._assembly.trees()
+        self._source: LogpSource | None = None
         self._reference: TokenLogps | None = None
 
     def score_reference(self, reference: LogpSource) -> None:
         """Keep the reference log-probs of every completion."""
-        self._reference = self._score(reference)
+        self._source = reference
+        self._reference = reference.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch)
 
-    def evaluate(self, policy: LogpSource | None, state: Mapping[str, Tensor] | None = None) -> RewardReport:
+    def evaluate(self, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> RewardReport:
         """Loss, accuracy and margin of the policy.
 
         Args:
-            policy: None: the reference itself is the policy.
+            policy: None: the reference itself is the policy, and the loss reads no next-token distributions.
             state: the loss's state, read and left as it is; absent: its initial state.
 
         Raises:
             NonFiniteLossError: a loss or a margin is not finite; the message names the rows.
         """
-        logps = self._reference if policy is None else self._score(policy)
+        logps = self._reference
+        if policy is not None:
+            wants = what_is_wanted(self._loss, self._source)
+            logps = policy.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch, wants=wants)
         assert logps is not None, "score_reference comes first where the reference stands for the policy"
         total = evaluate_loss(self._loss, self._assembly, logps, self._reference, state)
         rewards = row_rewards(self._loss, self._assembly, logps, self._reference)
@@ -92,6 +97,3 @@ class HeldOut:
             interval=wilson(rewards.accuracy * rewards.num_effective, rewards.num_effective),
             margin=rewards.margin,
         )
-
-    def _score(self, source: LogpSource) -> TokenLogps:
-        return source.score(self._trees, tokens_per_microbatch=self._tokens_per_microbatch)

@@ -125,6 +125,8 @@ class Trainer:
                 tokens_per_microbatch=self._training.tokens_per_microbatch,
                 backward=self._accelerator.backward,
                 state=self.state,
+                seed=self._training.seed,
+                step=number,
                 ranks=self._ranks,
             )
         except NonFiniteLossError as error:

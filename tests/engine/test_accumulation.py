@@ -10,9 +10,9 @@ import prefopt
 from prefopt.data.row import Completion, Row
 from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import Scorer
-from prefopt.errors import NonFiniteLossError, PluginError
+from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
 from prefopt.weighted import WeightedSum
-from tests.engine.rows import random_rows
+from tests.engine.rows import kind_of, random_rows
 from tests.models import tiny_model
 
 REGISTRY = prefopt.load_registry()
@@ -49,16 +49,17 @@ def relative(one, other):
 def test_gradient_does_not_depend_on_the_batch_cut(name, architecture, dtype, tolerance):
     loss = objective(name)
     model, reference = (tiny_model(architecture, seed=seed, dtype=dtype) for seed in (0, 1))
-    rows = random_rows("pairs", 8)
+    rows = random_rows(kind_of(loss), 8)
     whole, truth = gradient(model, reference, loss, rows, tokens_per_microbatch=10**6)
     assert truth.norm() > 0
-    for budget in BUDGETS.values():
-        shuffled = random.Random(budget).sample(rows, len(rows))
-        for ways in ({}, {"packed": False}, {"chunked_head": False}):
-            for batch in (rows, shuffled):
-                result, found = gradient(model, reference, loss, batch, tokens_per_microbatch=budget, **ways)
-                assert relative(found, truth) <= tolerance
-                assert result.loss == pytest.approx(whole.loss, rel=1e-5)
+    cuts = [
+        (batch, budget, {}) for budget in BUDGETS.values() for batch in (rows, random.Random(budget).sample(rows, 8))
+    ]
+    cuts += [(rows, 50, {"packed": False}), (rows, 50, {"chunked_head": False})]
+    for batch, budget, ways in cuts:
+        result, found = gradient(model, reference, loss, batch, tokens_per_microbatch=budget, **ways)
+        assert relative(found, truth) <= tolerance
+        assert result.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["labels", "rankings", "demonstrations"])
@@ -101,14 +102,90 @@ def test_kto_at_microbatch_one_equals_the_whole_batch_and_sees_every_mismatched_
     torch.testing.assert_close(single.output.metrics["kl"], whole.output.metrics["kl"], rtol=1e-12, atol=0)
 
 
-def test_a_row_of_weight_two_equals_the_row_twice():
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(REGISTRY.losses) if not REGISTRY.losses[name].expected_failures]
+)
+def test_a_row_of_weight_two_equals_the_row_twice(name):
     model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
-    first, second = (replace_weight(row, 1.0) for row in random_rows("pairs", 2))
-    for name in sorted(REGISTRY.losses):
-        loss = REGISTRY.loss(name)
-        _, twice = gradient(model, reference, loss, [first, second, second], tokens_per_microbatch=10**6)
-        _, heavy = gradient(model, reference, loss, [first, replace_weight(second, 2.0)], tokens_per_microbatch=10**6)
-        assert relative(heavy, twice) <= 1e-10, name
+    loss = REGISTRY.loss(name)
+    first, second = (replace_weight(row, 1.0) for row in random_rows(kind_of(loss), 2))
+    _, twice = gradient(model, reference, loss, [first, second, second], tokens_per_microbatch=10**6)
+    _, heavy = gradient(model, reference, loss, [first, replace_weight(second, 2.0)], tokens_per_microbatch=10**6)
+    assert relative(heavy, twice) <= 1e-10, name
+
+
+def test_sequential_kl_reaches_the_parameters_as_the_dense_computation_says():
+    """An independent path: whole next-token distributions of both models, autograd through log_softmax."""
+    model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
+    rows = random_rows("pairs", 5)
+
+    def read(row, completion):
+        ids = torch.tensor([row.prompt + completion.ids])
+        places = [len(row.prompt) + place - 1 for place, scored in enumerate(completion.scored) if scored]
+        policy = model(ids).logits[0].log_softmax(-1)[places]
+        frozen = reference(ids).logits[0].log_softmax(-1)[places].detach()
+        targets = ids[0, [place + 1 for place in places]]
+        ratio = (policy - frozen).gather(1, targets[:, None]).sum()
+        return ratio, (frozen.exp() * (frozen - policy)).sum()
+
+    for name, options in (("tdpo1", {}), ("tdpo2", {"alpha": 0.7})):
+        model.zero_grad()
+        total = 0
+        for row in rows:
+            (ratio_w, kl_w), (ratio_l, kl_l) = (read(row, own) for own in row.completions)
+            delta = kl_l - kl_w if name == "tdpo1" else 0.7 * (kl_l - kl_w.detach())
+            total = total - row.weight * torch.nn.functional.logsigmoid(0.3 * (ratio_w - ratio_l - delta))
+        (total / sum(row.weight for row in rows)).backward()
+        truth = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        loss = REGISTRY.loss(name, beta=0.3, **options)
+        for ways in ({}, {"packed": False}, {"chunked_head": False}):
+            _, found = gradient(model, reference, loss, rows, tokens_per_microbatch=40, **ways)
+            assert relative(found, truth) <= 1e-10
+
+
+def test_a_packed_policy_takes_distributions_from_a_reference_that_is_not():
+    model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
+    rows, loss = random_rows("pairs", 5), REGISTRY.loss("tdpo1")
+    whole, _ = gradient(model, reference, loss, rows, tokens_per_microbatch=10**6)
+    plain = Scorer(reference, packed=False, chunked_head=False)
+    mixed = accumulate(Scorer(model), plain, loss, rows, tokens_per_microbatch=10**6)
+    torch.testing.assert_close(mixed.output.losses, whole.output.losses, rtol=1e-12, atol=0)
+
+
+def test_distributions_of_a_stored_reference_are_refused():
+    class Stored:
+        def score(self, trees, *, tokens_per_microbatch, ranks=None):
+            return Scorer(reference).score(trees, tokens_per_microbatch=tokens_per_microbatch)
+
+    model, reference = (tiny_model("gpt2", seed=seed) for seed in (0, 1))
+    with pytest.raises(ConfigError, match="loss tdpo1 needs the reference's next-token distributions"):
+        accumulate(Scorer(model), Stored(), REGISTRY.loss("tdpo1"), random_rows("pairs", 2), tokens_per_microbatch=99)
+
+
+def test_draws_depend_on_seed_step_and_row_and_not_on_the_batch():
+    model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
+    rows, loss = random_rows("pairs", 6), REGISTRY.loss("sampo")
+
+    def losses(rows, **key):
+        result, _ = gradient(model, reference, loss, rows, tokens_per_microbatch=60, **key)
+        return result.output.losses
+
+    first = losses(rows, seed=1, step=4)
+    torch.testing.assert_close(losses(rows[::-1], seed=1, step=4).flip(0), first, rtol=1e-12, atol=0)
+    torch.testing.assert_close(losses(rows[2:3], seed=1, step=4), first[2:3], rtol=1e-12, atol=0)
+    for key in ({"seed": 2, "step": 4}, {"seed": 1, "step": 5}):
+        assert not losses(rows, **key).equal(first)
+
+
+def test_a_coupled_loss_may_normalise_by_what_it_saw():
+    """The mean runs over the rows that the loss kept, however the batch is cut."""
+    model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
+    rows = [replace_weight(row, 1.0) for row in random_rows("pairs", 10)]
+    for budget in BUDGETS.values():
+        result, _ = gradient(model, reference, REGISTRY.loss("beta_dpo"), rows, tokens_per_microbatch=budget)
+        kept = result.output.losses > 0
+        assert kept.sum() == 8
+        assert result.loss == pytest.approx(float(result.output.losses[kept].mean()), rel=1e-12)
 
 
 def replace_weight(row, weight):

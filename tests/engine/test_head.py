@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from prefopt.engine import head as head_module
-from prefopt.engine.head import Head
+from prefopt.engine.head import Head, Wanted
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,36 @@ def test_chunks_equal_the_dense_head(bias, multiplier, softcap, dtype, tolerance
     inputs = [hidden, *linear.parameters()]
     found, truth = (torch.autograd.grad(logps @ along, inputs) for logps in (chunked, dense))
     torch.testing.assert_close(found, truth, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_statistics_of_the_distribution_equal_the_dense_ones(softcap, dtype, tolerance):
+    torch.manual_seed(0)
+    linear, other = nn.Linear(8, 37, dtype=dtype), nn.Linear(6, 37, dtype=dtype)
+    hidden, hidden_of_reference = torch.randn(23, 8, dtype=dtype, requires_grad=True), torch.randn(23, 6, dtype=dtype)
+    targets, along = torch.randint(37, (23,)), torch.randn(23, 3, dtype=dtype)
+    logits = linear(hidden)
+    policy = (logits if softcap is None else (logits / softcap).tanh() * softcap).log_softmax(1)
+    reference = other(hidden_of_reference).log_softmax(1).detach()
+    logps, kl = policy.gather(1, targets[:, None])[:, 0], (reference.exp() * (reference - policy)).sum(1)
+    dense = torch.stack([logps, policy.detach().exp().square().sum(1).log(), kl], 1)
+    head = Head(linear, softcap=softcap)
+    chunked = head.token_logps(hidden, targets, Wanted(Head(other).logits(hidden_of_reference)))
+    torch.testing.assert_close(chunked, dense, rtol=0, atol=tolerance)
+    inputs = [hidden, *linear.parameters()]
+    found = torch.autograd.grad((chunked * along).sum(), inputs)
+    torch.testing.assert_close(found, torch.autograd.grad((dense * along).sum(), inputs), rtol=0, atol=tolerance)
+    two = head.token_logps(hidden, targets, Wanted())
+    torch.testing.assert_close(two, dense[:, :2], rtol=0, atol=tolerance)
+
+
+def test_kl_of_a_head_with_itself_is_zero_to_rounding():
+    torch.manual_seed(0)
+    head, hidden = Head(nn.Linear(8, 37)), torch.randn(23, 8, requires_grad=True)
+    kl = head.token_logps(hidden, torch.arange(23), Wanted(head.logits(hidden)))[:, 2]
+    assert 0 <= kl.min() <= kl.max() < 1e-6
+    assert torch.autograd.grad(kl.sum(), hidden)[0].abs().max() < 1e-7
 
 
 @pytest.mark.parametrize("between", ["nothing", "another pass", "a pass without gradient", "a copy"])
