@@ -29,7 +29,17 @@ from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
 from prefopt.reference.loading import ReferenceModel
 from prefopt.training.memory import peak_process_bytes
-from prefopt.training.output import CONFIG, LAST_GOOD, METRICS, RUN, MetricsLog, check_free, clear, write_json
+from prefopt.training.output import (
+    CONFIG,
+    LAST_GOOD,
+    METRICS,
+    RUN,
+    MetricsLog,
+    check_free,
+    clear,
+    save_state,
+    write_json,
+)
 from prefopt.training.trainer import Step, Trainer
 from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
@@ -126,6 +136,7 @@ def run(
     except (NonFiniteLossError, StoreError, KeyboardInterrupt) as error:
         last_good = output / LAST_GOOD
         _save(policy.model, tokenizer, last_good)
+        save_state(trainer.state, last_good)
         kept = f"the weights as they stood are in {last_good}"
         if not isinstance(error, KeyboardInterrupt):
             raise type(error)(f"{error}; {kept}") from None
@@ -135,6 +146,7 @@ def run(
         watcher.end()
 
     _save(policy.model, tokenizer, output)
+    save_state(trainer.state, output)
     after = evaluation.after(policy, trainer.state)
     record = {
         "prefopt": prefopt.__version__,

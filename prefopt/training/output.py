@@ -10,13 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from prefopt.errors import ConfigError
 
 CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.json", "last_good"
+LOSS_STATE = "loss_state.safetensors"
 
 # What a run leaves behind, the files of `save_pretrained` included.
 _WRITTEN = (
-    *(CONFIG, METRICS, RUN, "config.json", "generation_config.json", "chat_template.jinja"),
+    *(CONFIG, METRICS, RUN, LOSS_STATE, "config.json", "generation_config.json", "chat_template.jinja"),
     *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
     *("adapter_config.json", "adapter_model.safetensors", "README.md"),
     *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),
@@ -51,6 +55,18 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
     for source in inputs:
         if Path(source).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"output_dir {str(folder)!r} holds {source!r}, which this run reads; choose another one")
+
+
+def save_state(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Keep what the loss carries from step to step beside the weights it belongs to; nothing where it carries none."""
+    if state:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / LOSS_STATE)
+
+
+def load_state(folder: Path) -> dict[str, Tensor]:
+    """What `save_state` kept, exactly; empty where the loss carries nothing."""
+    path = folder / LOSS_STATE
+    return load_file(path) if path.exists() else {}
 
 
 def clear(folder: Path) -> None:

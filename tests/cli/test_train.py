@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefopt.config import load_config
+from prefopt.training.output import load_state
 
 HINGE = Path(__file__).resolve().parents[2] / "plugins" / "example" / "prefopt_example.py"
 
@@ -99,7 +100,10 @@ def test_a_weighted_list_trains_with_metrics_per_part(prefopt, write_config, pai
     ("loss", "rows"),
     [
         ("dpo", {"prompt": "Hi.", "completions": [" a", " bb", " ccc"], "scores": [1, 2, 3]}),
+        ("pl_dpo", {"prompt": "Hi.", "completions": [" a", " bb", " ccc"], "scores": [1, 3, 2]}),
         ("kto", {"prompt": "Hi.", "completion": " a", "label": True}),
+        ("bco", {"prompt": "Hi.", "completion": " a", "label": True, "undesirable_weight": 0.5}),
+        ("odpo", {"prompt": "Hi.", "chosen": " a", "rejected": " b", "chosen_score": 2, "rejected_score": 1}),
         ("sft", {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]}),
         ("simpo", {"prompt": [5, 6, 7], "chosen": [8, 9], "rejected": [10]}),
         (
@@ -116,6 +120,21 @@ def test_rows_of_every_kind_train(prefopt, write_config, write_rows, loss, rows)
     other = json.loads(json.dumps(rows).replace("Hi.", "Bye.").replace("[5, 6", "[4, 6").replace("true", "false"))
     outcome = prefopt("train", write_config(write_rows([rows, other])), f"loss={loss}")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("loss", ["tdpo2", "wpo"])
+def test_distributions_are_read_in_training_and_evaluation(prefopt, write_config, pairs, tmp_path, loss):
+    config = write_config(pairs, data={"evaluation": 3}, evaluation={"every_steps": 1})
+    outcome = prefopt("train", config, f"loss={loss}", "training.max_steps=2")
+    assert outcome.code == 0, outcome.err
+    assert metrics(tmp_path / "out")[0]["evaluation"]["loss"] > 0
+
+
+def test_what_a_loss_carries_from_step_to_step_is_kept(prefopt, write_config, pairs, tmp_path):
+    outcome = prefopt("train", write_config(pairs), "loss=bco_pair")
+    assert outcome.code == 0, outcome.err
+    state = load_state(tmp_path / "out")
+    assert state["weight"] == 9
 
 
 def test_evaluation_every_few_steps_is_kept_in_the_metrics(prefopt, write_config, pairs, tmp_path):
@@ -176,7 +195,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "told"),
         [
-            ("loss=dpoo", ["unknown loss 'dpoo'", "did you mean 'dpo'?", "available: dpo, ipo"]),
+            ("loss=dpoo", ["unknown loss 'dpoo'", "did you mean 'dpo'?", "available: alpha_dpo, alphapo"]),
             ("los=dpo", ["unknown key 'los'", "did you mean 'loss'?"]),
             ("loss.beta=-1", ["run.yaml: loss dpo: beta = -1", "greater than 0", "default 0.1"]),
             ("loss.betta=1", ["'betta'", "did you mean 'beta'"]),
@@ -262,15 +281,24 @@ class TestMistakes:
         plugin = tmp_path / "mine.py"
         plugin.write_text(
             "import prefopt\n"
-            "class Ranks(prefopt.RankingLoss):\n"
-            "    name = 'ranks'\n"
-            "    def values(self, batch): return batch.completions.policy.sum(1)\n"
+            "class Rated(prefopt.LabelLoss):\n"
+            "    name = 'rated'\n"
+            "    needs = prefopt.Needs(rows={'labels'}, scores=True)\n"
+            "    def values(self, batch): return batch.completions.scores\n"
             "    def reward(self, completions): return completions.policy\n"
             "@prefopt.hookimpl\n"
-            "def prefopt_register_losses(): return [Ranks]\n"
+            "def prefopt_register_losses(): return [Rated]\n"
         )
-        outcome = prefopt("train", write_config(pairs, model="/nowhere/x"), "loss=ranks", "--plugin", plugin)
-        assert "loss ranks needs rankings as they are" in outcome.error
+        outcome = prefopt("train", write_config(pairs, model="/nowhere/x"), "loss=rated", "--plugin", plugin)
+        assert "loss rated needs scores of labelled rows" in outcome.error
+
+    def test_a_row_whose_scores_the_loss_refuses_is_named_before_a_model_loads(
+        self, prefopt, write_config, write_rows, pair_rows
+    ):
+        rows = [{**row, "chosen_score": 2, "rejected_score": 1} for row in pair_rows]
+        rows[4]["rejected_score"] = 2
+        outcome = prefopt("train", write_config(write_rows(rows)), "loss=odpo")
+        assert "rows.jsonl row 5: loss odpo" in outcome.error
 
     def test_a_need_that_no_store_meets_is_refused_with_a_cached_reference(
         self, prefopt, write_config, pairs, tmp_path

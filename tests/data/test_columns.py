@@ -92,6 +92,12 @@ def test_a_none_value_is_an_absent_column():
     assert read_row({**LABEL, "chosen": None, "rejected": None, "weight": None}).kind == "labels"
 
 
+def test_undesirable_weight_is_read_of_labels_alone():
+    assert read_row({**LABEL, "undesirable_weight": 0.5}).undesirable_weight == 0.5
+    assert read_row(LABEL).undesirable_weight == 1.0
+    assert read_row({**PAIR, "undesirable_weight": 0.5}).ignored == ("undesirable_weight",)
+
+
 def test_weight_is_read():
     assert read_row({**PAIR, "weight": 2}).weight == 2.0
 
@@ -198,6 +204,10 @@ BAD_ROWS = {
         "score_chosen is 'high'; it must be a number",
     ),
     "zero_weight": ({**PAIR, "weight": 0}, "weight is 0; it must be above 0"),
+    "zero_undesirable_weight": (
+        {**LABEL, "undesirable_weight": 0},
+        "undesirable_weight is 0; it must be above 0",
+    ),
     "infinite_weight": ({**PAIR, "weight": math.inf}, "weight is inf; it must be finite"),
     "bool_weight": ({**PAIR, "weight": True}, "weight is True; it must be a number"),
     "message_without_role": ({**CHAT, "prompt": [{"content": "p"}]}, "message 1 of prompt has no role"),

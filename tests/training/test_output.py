@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from prefopt.errors import ConfigError
-from prefopt.training.output import CONFIG, MetricsLog, check_free, clear, write_json
+from prefopt.training.output import CONFIG, MetricsLog, check_free, clear, load_state, save_state, write_json
 
 
 def test_a_new_or_empty_folder_is_free(tmp_path):
@@ -76,3 +77,17 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
 def test_a_number_that_is_no_json_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "run.json", {"loss": float("nan")})
+
+
+def test_the_state_of_a_loss_is_kept_exactly(tmp_path):
+    state = {"bco.mean": torch.tensor(1 / 3, dtype=torch.float64), "bco.weight": torch.tensor(7.0)}
+    save_state(state, tmp_path)
+    found = load_state(tmp_path)
+    assert found.keys() == state.keys()
+    assert all(found[name].equal(value) and found[name].dtype == value.dtype for name, value in state.items())
+
+
+def test_a_loss_without_state_leaves_no_file(tmp_path):
+    save_state({}, tmp_path)
+    assert not any(tmp_path.iterdir())
+    assert load_state(tmp_path) == {}

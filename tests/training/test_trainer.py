@@ -11,7 +11,7 @@ from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import Scorer
 from prefopt.errors import ConfigError, NonFiniteLossError
 from prefopt.training.trainer import Trainer
-from tests.engine.rows import random_rows
+from tests.engine.rows import kind_of, random_rows
 from tests.models import tiny_model
 
 REGISTRY = prefopt.load_registry()
@@ -22,7 +22,8 @@ def train(loss="dpo", rows=None, policy=None, **settings):
     loss = REGISTRY.loss(loss)
     reference = Scorer(tiny_model("llama")) if loss.needs.reference else None
     settings = {"batch_size": 4, "learning_rate": 1e-3, "epochs": 3, **settings}
-    trainer = Trainer(Scorer(policy), reference, loss, rows or random_rows("pairs", 10), TrainingConfig(**settings))
+    rows = rows or random_rows(kind_of(loss), 10)
+    trainer = Trainer(Scorer(policy), reference, loss, rows, TrainingConfig(**settings))
     steps = []
     trainer.run(lambda step: steps.append(step.metrics))
     return policy, steps
