@@ -25,12 +25,14 @@ from prefopt.loss import (
     field,
 )
 from prefopt.registry import Plugin, Registry, get_loss, load_registry
+from prefopt.transport import Coupling, quantile_coupling
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Completions",
     "ConfigError",
+    "Coupling",
     "DataError",
     "Draws",
     "Gradient",
@@ -55,4 +57,5 @@ __all__ = [
     "get_loss",
     "hookimpl",
     "load_registry",
+    "quantile_coupling",
 ]

@@ -203,7 +203,8 @@ class PreferenceBatch:
         tensor(1.4142)
         """
         weights = self.weights.to(values.dtype)
-        squares = (weights * (values - self.mean(values)).square()).sum()
+        shifted = values - values[0]  # equal values deviate by exactly 0
+        squares = (weights * (shifted - self.mean(shifted)).square()).sum()
         freedom = weights.sum() - 1
         return torch.where(freedom > 0, squares / freedom.clamp(min=torch.finfo(values.dtype).tiny), 0).sqrt()
 

@@ -6,8 +6,8 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import pydantic
 import torch
@@ -183,10 +183,15 @@ class Loss(pydantic.BaseModel):
                     f"loss class {cls.__name__}: a hyper-parameter 'weight' would be taken for the loss's own weight "
                     "in a list; choose another name"
                 )
-            if info.annotation in (int, float) and not _range(info):
+            if info.is_required():
+                raise PluginError(
+                    f"loss class {cls.__name__}: hyper-parameter {name!r} has no default; a loss can be named alone"
+                )
+            if _is_number(info.annotation) and not _range(info):
+                kind = info.annotation.__name__ if isinstance(info.annotation, type) else info.annotation
                 raise PluginError(
                     f"loss class {cls.__name__}: hyper-parameter {name!r} has no range; "
-                    f"declare one, as in `{name}: float = prefopt.field({info.default!r}, gt=0)`"
+                    f"declare one, as in `{name}: {kind} = prefopt.field({info.default!r}, gt=0)`"
                 )
 
     @abstractmethod
@@ -223,6 +228,11 @@ class Loss(pydantic.BaseModel):
         output = self.values(batch)
         if isinstance(output, Tensor):
             output = LossOutput(output)
+        if not isinstance(output, LossOutput):
+            raise PluginError(
+                f"loss {self.name} returned a {type(output).__name__}; `values` returns a tensor of one value per row "
+                "or a prefopt.LossOutput"
+            )
         metrics = {**self.rewards(batch), **output.metrics}
         self._check_shapes(output, metrics, len(batch))
         return replace(output, metrics={name: value.detach() for name, value in metrics.items()})
@@ -296,6 +306,12 @@ def listed(names: Iterable[str]) -> str:
     return " or ".join(sorted(names))
 
 
+def _is_number(annotation: Any) -> bool:
+    """Whether it is `int`, `float`, or a union with one of them."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return bool({int, float}.intersection(parts))
+
+
 def _range(info: pydantic.fields.FieldInfo) -> str:
     """The bounds of a field in words, empty when it has none."""
     words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
@@ -319,6 +335,6 @@ def _explain(cls: type[Loss], error: ErrorDetails) -> str:
         return f"loss {cls.name} has no field {key!r}{guess}; it has: {', '.join(known) or 'none'}"
     info = cls.model_fields[key]
     bounds = _range(info)
-    kind = "a whole number" if info.annotation is int else "a number"
+    kind = "a whole number" if int in (info.annotation, *get_args(info.annotation)) else "a number"
     wanted = f"must be {kind} {bounds}" if bounds else error["msg"].lower().removeprefix("input ")
     return f"loss {cls.name}: {key} = {error['input']!r}; it {wanted} (default {info.default!r})"

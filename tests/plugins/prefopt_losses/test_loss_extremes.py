@@ -1,95 +1,77 @@
 """At the ends of float32 and bfloat16: never NaN, finite where the true number fits, else the right infinity."""
 
-import itertools
+import math
 
 import pytest
 import torch
-from mpmath import isinf, mpf
-from random_batches import CASES, REGISTRY, Example
+from mpmath import isnan, mpf
+from truth import LOGPS, REGISTRY, below_certainty, entries, every_setting, rows_of, slope, true_values
+
+from prefopt.testing.extremes import extreme_cases, extreme_losses, fits
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-# Log-probs of 0 in both signs: log_softmax gives either for a certain token.
-LOGPS = [0.0, -0.0, -1e-3, -30.0, -300.0, -1e4]
-LENGTHS = [1, 512]
-SETTINGS = {
-    "dpo": [{"beta": 0.01}, {"beta": 0.1}, {"beta": 10.0}],
-    "ipo": [{"tau": 0.01}, {"tau": 1.0}],
-    "kto": [{"beta": 0.1}, {"beta": 10.0}, {"beta": 0.1, "desirable_weight": 0.0}],
-    "simpo": [{}, {"beta": 10.0, "gamma": 0.0}],
-    "orpo": [{}, {"lambda_": 10.0}],
-    "sft": [{}],
-}
+# A slope that is infinite where a completion is certain is a number beyond any dtype a hair below; one that is 0 / 0
+# there depends on which of two hairs is the shorter.
+HAIRS = [(mpf(10) ** -45, mpf(10) ** -45), (mpf(10) ** -45, mpf(10) ** -60), (mpf(10) ** -60, mpf(10) ** -45)]
 
 
-def extreme_examples(case, dtype):
-    """Every combination of the log-probs above, so that log-ratios reach +-1e4 and their gap +-2e4."""
-    for settings in SETTINGS[case.name]:
-        loss = REGISTRY.loss(case.name, **settings, **dict(case.options))
-        for length in LENGTHS:
-            names = {
-                "pairs": ["policy_chosen", "reference_chosen", "policy_rejected", "reference_rejected"],
-                "labels": ["policy", "reference"],
-                "demonstrations": ["policy_chosen"],
-            }[case.kind]
-            if not loss.needs.reference:
-                names = [name for name in names if name.startswith("policy")]
-            columns = zip(*itertools.product(LOGPS, repeat=len(names)), strict=True)
-            inputs = {name: torch.tensor(column, dtype=dtype) for name, column in zip(names, columns, strict=True)}
-            num_rows = len(inputs[names[0]])
-            lengths = torch.full((num_rows,), length)
-            if case.kind == "pairs":
-                yield Example(loss, case.kind, inputs | {"chosen_lengths": lengths, "rejected_lengths": lengths})
-            elif case.kind == "demonstrations":
-                yield Example(loss, case.kind, inputs | {"chosen_lengths": lengths})
-            else:
-                # The kl is at its floor, in between and as large as the log-ratios.
-                for label, kl in itertools.product([True, False], [-1e4, 0.0, 300.0, 1e4]):
-                    yield Example(
-                        loss,
-                        case.kind,
-                        inputs
-                        | {
-                            "lengths": lengths,
-                            "desirable": torch.full((num_rows,), label),
-                            "mismatched_policy": torch.full((num_rows,), min(kl, 0.0), dtype=dtype),
-                            "mismatched_reference": torch.full((num_rows,), -max(kl, 0.0), dtype=dtype),
-                        },
-                    )
-
-
-def assert_fits(found, expected, dtype):
-    """`expected` holds numbers of any size; None where no true number exists and anything but NaN will do."""
-    largest = mpf(torch.finfo(dtype).max)
-    assert found.dtype == dtype
-    for index, (actual, true) in enumerate(zip(found.tolist(), expected, strict=True)):
-        assert actual == actual, f"row {index} is NaN; the true number is {true}"
-        if true is None:
+def small_cases(setting, dtype, num_rows):
+    """Some rows of each grid, those with an infinite loss or slope among them; whole batches where rows are coupled."""
+    for loss in extreme_losses(REGISTRY.losses[setting.name]):
+        if any(getattr(loss, name) != value for name, value in setting.options.items()):
             continue
-        if isinf(true) or abs(true) > largest:
-            assert actual == (float("inf") if true > 0 else -float("inf")), f"row {index}: {actual} for {true}"
-        else:
-            assert abs(actual) <= largest, f"row {index} is {actual}; the true number {true} fits"
+        grid = [case for case in extreme_cases(loss, dtype) if case.kind == setting.kind]
+        for case in grid[:: max(1, len(grid) // 3)]:
+            if loss.needs.coupled:
+                yield case
+                continue
+            output = case.output().losses
+            finite = output.isfinite()
+            for gradient in case.closed_form().values():
+                if len(gradient) == len(case):
+                    finite &= gradient.isfinite().view(len(case), -1).all(1)
+            odd = (~finite).nonzero().flatten().tolist()
+            yield case.rows(sorted({*range(0, len(case), max(1, len(case) // num_rows)), *odd[:num_rows]}))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def num_certain(row):
+    """How many log-probs of the row are 0; where it is several, an infinite slope is one of many limits."""
+    logps = [row[key] for key in LOGPS if key in row]
+    return sum((one if isinstance(one, list) else [one]).count(0) for one in logps)
+
+
+def outcome(true):
+    """What a number becomes in a small dtype."""
+    return 0 if abs(true) < 1e38 else math.copysign(math.inf, float(true))
+
+
+@every_setting
 @DTYPES
-def test_loss_is_finite_wherever_the_true_value_fits(case, dtype):
-    for example in extreme_examples(case, dtype):
-        assert_fits(example.losses(), example.paper_values(), dtype)
+def test_loss_is_finite_wherever_the_true_value_fits(setting, dtype):
+    for case in small_cases(setting, dtype, num_rows=30):
+        for row, actual, true in zip(rows_of(case), case.output().losses.tolist(), true_values(case), strict=True):
+            assert not math.isnan(actual), f"{case.loss} at {row} is NaN; the true number is {true}"
+            if not isnan(true):
+                assert fits(float(true), actual, dtype), f"{case.loss} at {row} is {actual}; the true number is {true}"
 
 
-@pytest.mark.parametrize("source", ["autograd", "closed_form"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@every_setting
 @DTYPES
-def test_gradient_is_finite_wherever_the_true_value_fits(case, dtype, source):
-    for example in extreme_examples(case, dtype):
-        expected = example.paper_gradients()
-        for name, gradient in getattr(example, source)().items():
-            assert_fits(gradient, expected[name], dtype)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-@DTYPES
-def test_metrics_are_never_nan(case, dtype):
-    for example in extreme_examples(case, dtype):
-        assert not any(metric.isnan().any() for metric in example.loss(example.batch()).metrics.values())
+def test_gradient_is_finite_wherever_the_true_slope_fits(setting, dtype):
+    for case in small_cases(setting, dtype, num_rows=4):
+        rows = rows_of(case)
+        nearby = [below_certainty(rows, *hair) for hair in HAIRS]
+        for entry in entries(case):
+            name, index, row, _ = entry
+            certain = num_certain(rows[row])
+            slopes = [slope(case, entry, rows=near) for near in nearby[: 3 if certain else 1]]
+            outcomes = {*map(outcome, slopes)}
+            for source in (case.closed_form(), case.autograd()):
+                actual = source[name].flatten()[index].item() if name in source else 0.0
+                assert not math.isnan(actual), (
+                    f"{name} of {case.loss} at {rows[row]} is NaN; the true slope is {slopes[0]}"
+                )
+                if outcomes == {0} or (len(outcomes) == 1 and certain < 2):
+                    assert fits(float(slopes[0]), actual, dtype), (
+                        f"{name} of {case.loss} at {rows[row]} is {actual}: {slopes[0]}"
+                    )
