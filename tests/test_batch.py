@@ -1,11 +1,12 @@
 """What a batch refuses and what it hands out."""
 
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
 
-from prefopt import Completions, PreferenceBatch, Tokens
+from prefopt import Completions, Draws, PreferenceBatch, Tokens
 
 THREE = torch.tensor([-4.0, -6.0, -9.0])
 LENGTHS = torch.tensor([2, 3, 1])
@@ -216,6 +217,112 @@ def test_mean_is_weighted_by_the_rows():
     batch = build("from_demonstrations", weights=torch.tensor([1.0, 2.0, 1.0]))
     assert batch.mean(torch.tensor([4.0, 0.0, 8.0])).item() == 3
     assert batch.mean(torch.tensor([4.0, 0.0, 8.0], dtype=torch.float64)).dtype == torch.float64
+
+
+def test_tokens_sum_over_each_completion_and_an_absent_one_sums_to_0():
+    tokens = Tokens(-torch.arange(1.0, 7.0), offsets=torch.tensor([0, 2, 2, 5, 6]))
+    assert tokens.lengths.tolist() == [2, 0, 3, 1]
+    assert tokens.sum(tokens.policy).tolist() == [-3, 0, -12, -6]
+
+
+def test_gradient_of_a_sum_of_tokens_goes_to_the_tokens_of_its_completion():
+    values = torch.zeros(6, requires_grad=True)
+    (TOKENS.sum(values) * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert values.grad.tolist() == [1, 1, 10, 10, 10, 100]
+
+
+def test_infinite_token_stays_in_its_completion():
+    values = torch.tensor([0.0, 1.0, math.inf, 2.0, 3.0, 4.0])
+    assert TOKENS.sum(values).tolist() == [1, math.inf, 4]
+
+
+def test_spread_repeats_the_value_of_each_completion_over_its_tokens():
+    assert TOKENS.spread(torch.tensor([1.0, 2.0, 3.0])).tolist() == [1, 1, 2, 2, 2, 3]
+    tokens = Tokens(-torch.ones(3), offsets=torch.tensor([0, 1, 1, 3]))
+    assert tokens.spread(torch.tensor([1.0, 2.0, 3.0])).tolist() == [1, 3, 3]
+
+
+def test_places_start_from_0_in_every_completion():
+    assert TOKENS.places().tolist() == [0, 1, 0, 1, 2, 0]
+    assert TOKENS.places().dtype == torch.int64
+
+
+def test_token_log_ratio_keeps_the_gradient_of_the_policy_and_drops_that_of_the_reference():
+    policy, reference = (-torch.ones(6)).requires_grad_(), torch.full((6,), -3.0).requires_grad_()
+    log_ratio = Tokens(policy, TOKENS.offsets, reference).log_ratio
+    log_ratio.sum().backward()
+    assert log_ratio.tolist() == [2] * 6
+    assert policy.grad.tolist() == [1] * 6
+    assert reference.grad is None
+
+
+def test_token_log_ratio_without_a_reference_is_refused():
+    with pytest.raises(ValueError, match="log_ratio needs reference log-probs of every token, and this batch has none"):
+        TOKENS.log_ratio  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("reduction", "values", "normaliser"),
+    [("sum", [4, 6, 9], [1, 1, 1]), ("sequence", [2, 2, 9], [1, 1, 1]), ("token", [4, 6, 9], [2, 3, 1])],
+)
+def test_nll_is_reduced_as_told(reduction, values, normaliser):
+    found = Completions(THREE, LENGTHS).nll(reduction)
+    assert [tensor.tolist() for tensor in found] == [values, normaliser]
+    assert [tensor.dtype for tensor in Completions(THREE.double(), LENGTHS).nll(reduction)] == [torch.float64] * 2
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sequence", "token"])
+def test_nll_slope_is_the_gradient_of_the_values_of_the_nll(reduction):
+    policy = THREE.double().requires_grad_()
+    completions = Completions(policy, LENGTHS)
+    completions.nll(reduction)[0].sum().backward()
+    assert completions.nll_slope(reduction).tolist() == policy.grad.tolist()
+
+
+def test_gap_is_the_chosen_log_ratio_less_the_rejected_one():
+    batch = build("from_pairs", reference_chosen=THREE - 5, reference_rejected=THREE - 3)
+    assert batch.gap.tolist() == [5 - 2] * 3
+
+
+def test_gap_without_a_reference_is_refused():
+    with pytest.raises(ValueError, match="log_ratio needs reference log-probs"):
+        build("from_pairs").gap  # noqa: B018
+
+
+def test_standard_deviation_counts_a_row_of_weight_w_as_w_rows():
+    values = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64)
+    weighted = build("from_demonstrations", weights=torch.tensor([3.0, 1.0, 2.0]))
+    repeated = values.repeat_interleave(torch.tensor([3, 1, 2]))
+    assert weighted.std(values).item() == pytest.approx(repeated.std().item(), rel=1e-12)
+    assert weighted.std(values).dtype == torch.float64
+    assert build("from_demonstrations").std(values).item() == pytest.approx(values.std().item(), rel=1e-12)
+
+
+def test_standard_deviation_of_one_row_is_0():
+    one = PreferenceBatch.from_demonstrations(policy=THREE[:1], lengths=LENGTHS[:1])
+    assert one.std(torch.tensor([5.0])).item() == 0
+
+
+def test_undesirable_weight_is_one_per_row_unless_given():
+    assert build("from_labels").undesirable_weight.tolist() == [1, 1, 1]
+    given = torch.tensor([0.5, 2.0, 3.0])
+    assert build("from_labels", undesirable_weight=given).undesirable_weight.equal(given)
+    with pytest.raises(ValueError, match=r"undesirable_weight has shape \[2\]; the batch has \[3\]"):
+        build("from_labels", undesirable_weight=given[:2])
+
+
+@every_constructor
+def test_draws_are_those_of_rows_0_1_2_unless_given(constructor):
+    assert build(constructor).draws == Draws((0, 1, 2))
+    given = Draws((7, 8, 9), seed=1, step=2)
+    assert build(constructor, draws=given).draws is given
+
+
+@every_constructor
+@pytest.mark.parametrize("num_ids", [2, 4])
+def test_draws_for_another_number_of_rows_are_refused(constructor, num_ids):
+    with pytest.raises(ValueError, match=f"draws has {num_ids} row ids; the batch has 3 rows"):
+        build(constructor, draws=Draws(tuple(range(num_ids))))
 
 
 def test_batch_is_frozen():

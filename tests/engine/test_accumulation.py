@@ -20,8 +20,9 @@ BUDGETS = {"8x1": 10**6, "about 4x2": 90, "about 2x4": 50, "1x8 and split": 21}
 
 
 def objective(name):
-    if name == "dpo+sft":
-        return WeightedSum(((1.0, REGISTRY.loss("dpo")), (0.2, REGISTRY.loss("sft"))))
+    first, _, second = name.partition("+")
+    if second:
+        return WeightedSum(((1.0, REGISTRY.loss(first)), (0.2, REGISTRY.loss(second))))
     return REGISTRY.loss(name)
 
 
@@ -38,7 +39,7 @@ def relative(one, other):
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("name", [*sorted(REGISTRY.losses), "dpo+sft"])
+@pytest.mark.parametrize("name", [*sorted(REGISTRY.losses), "dpo+sft", "beta_dpo+sft", "tdpo2+sampo"])
 @pytest.mark.parametrize(
     ("architecture", "dtype", "tolerance"),
     [
