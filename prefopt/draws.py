@@ -34,10 +34,15 @@ class Draws:
         Returns:
             [sum of counts] row after row.
 
+        Raises:
+            ValueError: there is not one count a row.
+
         >>> both = Draws((7, 8)).uniform([2, 1])
         >>> both[:2].equal(Draws((7,)).uniform([2]))
         True
         """
+        if len(counts) != len(self.row_ids):
+            raise ValueError(f"draws for {len(self.row_ids)} rows were asked for {len(counts)} counts; give one a row")
         drawn = [
             np.random.default_rng((self.seed, self.step, row_id, stream)).random(count)
             for row_id, count in zip(self.row_ids, counts, strict=True)

@@ -87,7 +87,8 @@ def accumulate(
     trees = assembly.trees()
     budget = tokens_per_microbatch
     references = None
-    if reference is not None and loss.needs.reference:
+    # Where the loss reads the reference's distributions, its log-probs come with them.
+    if reference is not None and loss.needs.reference and loss.needs.distribution != "both":
         references = reference.score(trees, tokens_per_microbatch=budget, ranks=ranks)
     microbatches = scorer.cut(trees, budget, ranks)
     homes = [assembly.within(slot for tree in part for slot, _ in tree.branches) for part in microbatches]
@@ -128,7 +129,7 @@ def accumulate(
         if normalisers is not None:
             _check_normalisers(loss, normalisers, _totals(output, batch))
         total = _reduce(output, batch)
-    return StepResult(float(total), output, assembly, policies, references, passes.num_tokens)
+    return StepResult(float(total), output, assembly, policies, references or policies.reference, passes.num_tokens)
 
 
 def what_is_wanted(loss: Objective, reference: LogpSource | None) -> Callable[[Sequence[Tree]], Wanted | None]:

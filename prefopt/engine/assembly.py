@@ -148,7 +148,7 @@ class Assembly:
 
         Args:
             policy: the token log-probs of every slot, or of those that `loss_rows` touch.
-            reference: the same under the reference, or None.
+            reference: the same under the reference; None: what `policy` holds of it.
             loss: what it will be given to: says whether per-token values are wanted.
             state: the loss's state.
             loss_rows: the loss rows to take; absent: all.
@@ -221,10 +221,9 @@ class Assembly:
     def stand_in(self, loss: Objective) -> PreferenceBatch:
         """The batch as it would be under models that choose evenly among three tokens, before any model is there."""
         lengths = tuple(completion.num_scored for _, completion in self.slots)
-        even = torch.full((sum(lengths), 3), -math.log(3), dtype=torch.float64)
+        even = torch.full((sum(lengths), 4 if loss.needs.reference else 3), -math.log(3), dtype=torch.float64)
         even[:, 2] = 0  # the reference chooses alike
-        reference = TokenLogps(even[:, 0], lengths) if loss.needs.reference else None
-        return self.batch(TokenLogps(even, lengths), reference, loss)
+        return self.batch(TokenLogps(even, lengths), None, loss)
 
     def _rankings(
         self,
@@ -288,7 +287,8 @@ def _take(logps: Mapping[int, Tensor], slots: Sequence[int]) -> TokenLogps:
 
 
 def completions(policy: TokenLogps, reference: TokenLogps | None, *, with_tokens: bool) -> Completions:
-    """Every slot of `policy` as a loss reads it."""
+    """Every slot of `policy` as a loss reads it; without `reference` it is what `policy` holds of it."""
+    reference = policy.reference if reference is None else reference
     tokens = None
     if with_tokens:
         tokens = Tokens(

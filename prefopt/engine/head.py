@@ -28,8 +28,8 @@ class Wanted:
     """What a loss reads of the next-token distribution beside the log-prob of the token itself.
 
     Attributes:
-        reference: the reference's logits of the same tokens, for KL(reference || policy); None: the sum of squares
-            alone is wanted.
+        reference: the reference's logits of the same tokens, for KL(reference || policy) and the reference's own
+            log-probs; None: the sum of squares alone is wanted.
     """
 
     reference: Logits | None = None
@@ -74,7 +74,7 @@ class Head:
     def token_logps(self, hidden_NH: Tensor, targets_N: Tensor, wanted: Wanted | None = None) -> Tensor:
         """[N] log-probs of the targets, or [N, K] with what else is wanted; at least float32, nats.
 
-        The sum of squares carries no gradient.
+        Gradient flows through the log-probs and the KL.
         """
         weight = self.linear.weight
         statistics_NK: Tensor = _TokenStatistics.apply(  # type: ignore[no-untyped-call]
@@ -163,7 +163,9 @@ class _TokenStatistics(torch.autograd.Function):
             if wanted is not None:
                 found.append(logits_CV.square().sum(1).log() - 2 * sum_C.log())
             if reference_CV is not None and ratio_CV is not None:
+                of_reference_C = reference_CV.gather(1, targets_N[place, None])[:, 0]
                 found.append((reference_CV.exp_() * ratio_CV.add_(log_total_C[:, None])).sum(1).clamp(min=0))
+                found.append(of_reference_C)
             statistics.append(torch.stack(found, 1))
             largest.append(largest_C)
             sums.append(sum_C)

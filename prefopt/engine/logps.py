@@ -31,7 +31,7 @@ class TokenLogps:
 
     Attributes:
         values: [N] nats; or [N, K] with what else a loss reads of the distribution: the log-prob, then
-            `log_sum_squares`, then `reference_kl`.
+            `log_sum_squares`, then `reference_kl` and the reference's log-prob.
         lengths: scored tokens of each slot.
     """
 
@@ -52,6 +52,13 @@ class TokenLogps:
     def reference_kl(self) -> Tensor | None:
         """[N] KL(reference || policy) of the next-token distributions, where it was wanted."""
         return None if self.values.dim() == 1 or self.values.shape[1] < 3 else self.values[:, 2]
+
+    @property
+    def reference(self) -> TokenLogps | None:
+        """The reference's log-probs, where its distributions were wanted."""
+        if self.values.dim() == 1 or self.values.shape[1] < 4:
+            return None
+        return TokenLogps(self.values[:, 3].detach(), self.lengths)
 
     @property
     def offsets(self) -> Tensor:
@@ -153,6 +160,7 @@ class Scorer(nn.Module):
         if wanted.reference is not None:
             reference_NV = wanted.reference.chunk(slice(None)).log_softmax(1)
             found.append((reference_NV.exp() * (reference_NV - policy_NV)).sum(1).clamp(min=0))
+            found.append(reference_NV.gather(1, layout.targets_N[:, None])[:, 0])
         return torch.stack(found, 1)
 
     @torch.no_grad()

@@ -122,9 +122,11 @@ def test_rows_of_every_kind_train(prefopt, write_config, write_rows, loss, rows)
     assert outcome.code == 0, outcome.err
 
 
-@pytest.mark.parametrize("loss", ["tdpo2", "wpo"])
-def test_distributions_are_read_in_training_and_evaluation(prefopt, write_config, pairs, tmp_path, loss):
-    config = write_config(pairs, data={"evaluation": 3}, evaluation={"every_steps": 1})
+@pytest.mark.parametrize(("loss", "mode"), [("tdpo2", "live"), ("wpo", "live"), ("wpo", "cached"), ("sampo", "cached")])
+def test_distributions_and_tokens_are_read_in_training_and_evaluation(
+    prefopt, write_config, pairs, tmp_path, loss, mode
+):
+    config = write_config(pairs, data={"evaluation": 3}, evaluation={"every_steps": 1}, reference={"mode": mode})
     outcome = prefopt("train", config, f"loss={loss}", "training.max_steps=2")
     assert outcome.code == 0, outcome.err
     assert metrics(tmp_path / "out")[0]["evaluation"]["loss"] > 0
