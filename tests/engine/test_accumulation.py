@@ -179,14 +179,31 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_the_batch():
 
 
 def test_a_coupled_loss_may_normalise_by_what_it_saw():
-    """The mean runs over the rows that the loss kept, however the batch is cut."""
+    """Its mean runs over the pairs it has not won yet, however the batch is cut."""
+
+    class Unwon(prefopt.PairLoss):
+        """The gap of the pairs whose gap is negative."""
+
+        name = "unwon"
+        needs = prefopt.Needs(rows={"pairs"}, reference=True, coupled=True)
+
+        def values(self, batch):
+            unwon = (batch.gap < 0).to(batch.gap.dtype).detach()
+            return prefopt.LossOutput.from_terms(gap=(-unwon * batch.gap, unwon))
+
+        def reward(self, completions):
+            return completions.log_ratio
+
     model, reference = (tiny_model("gpt2", seed=seed, dtype=torch.float64) for seed in (0, 1))
     rows = [replace_weight(row, 1.0) for row in random_rows("pairs", 10)]
+    whole, truth = gradient(model, reference, Unwon(), rows, tokens_per_microbatch=10**6)
+    unwon = whole.output.losses > 0
+    assert 0 < unwon.sum() < 10
+    assert whole.loss == pytest.approx(float(whole.output.losses[unwon].mean()), rel=1e-12)
     for budget in BUDGETS.values():
-        result, _ = gradient(model, reference, REGISTRY.loss("beta_dpo"), rows, tokens_per_microbatch=budget)
-        kept = result.output.losses > 0
-        assert kept.sum() == 8
-        assert result.loss == pytest.approx(float(result.output.losses[kept].mean()), rel=1e-12)
+        result, found = gradient(model, reference, Unwon(), rows, tokens_per_microbatch=budget)
+        assert result.loss == pytest.approx(whole.loss, rel=1e-12)
+        assert relative(found, truth) <= 1e-8
 
 
 def replace_weight(row, weight):

@@ -41,6 +41,18 @@ def test_training_lowers_the_loss(name):
     assert all(math.isfinite(value) for step in steps for value in step.values())
 
 
+def test_random_draws_are_new_in_every_step_and_come_from_the_seed():
+    def losses(seed):
+        still = {"learning_rate": 1e-12, "batch_size": 10, "epochs": 2, "seed": seed}
+        _, steps = train("sampo", policy=tiny_model("llama", seed=1), **still)
+        return [step["loss"] for step in steps]
+
+    first = losses(0)
+    assert first[0] != pytest.approx(first[1], rel=1e-4)
+    assert losses(0) == first
+    assert losses(1)[0] != pytest.approx(first[0], rel=1e-4)
+
+
 def test_metrics_hold_what_users_plot():
     _, steps = train()
     names = "step loss step_seconds num_tokens reward_accuracy reward_margin grad_norm learning_rate".split()
