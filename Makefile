@@ -8,7 +8,7 @@ SMOLLM2 := models/SmolLM2-135M-Instruct
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: check demo lint setup test test-slow types unit
+.PHONY: check demo docs lint setup test test-slow types unit
 
 test: lint types unit
 check: test
@@ -41,3 +41,8 @@ $(SMOLLM2): | setup
 
 demo: setup $(SMOLLM2)
 	$(BIN)/python docs/examples/sentiment.py --loss $(or $(LOSS),dpo)
+
+# What is generated of the documentation: a page for every loss, and their index.
+docs: setup
+	rm -f docs/losses/*.md
+	$(BIN)/prefopt losses --pages docs/losses

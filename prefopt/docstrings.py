@@ -9,27 +9,46 @@ from typing import Any
 
 from prefopt.loss import Loss, listed
 
+ARXIV = r"arXiv\s+(\d{4}\.\d{4,5})"
+URL = r"https://[^\s<>]*[^\s<>.,;:)]"
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Differs", "Example")
 
 
 def summary(loss: type[Loss]) -> str:
     """The first line: what the loss returns."""
-    return (inspect.getdoc(loss) or "").partition("\n")[0]
+    return _text(loss).partition("\n")[0]
 
 
 def sections(loss: type[Loss]) -> dict[str, str]:
     """Section name -> text, dedented; `Formula` is what stands between the first line and the first section."""
-    text = inspect.getdoc(loss) or ""
-    parts = re.split(rf"^({'|'.join(SECTIONS)}):$", text, flags=re.MULTILINE)
+    parts = re.split(rf"^({'|'.join(SECTIONS)}):$", _text(loss), flags=re.MULTILINE)
     formula = parts[0].partition("\n")[2]
     found = {name: inspect.cleandoc(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
     return {"Formula": formula.strip(), **found}
 
 
+def arguments(loss: type[Loss]) -> dict[str, str]:
+    """Hyper-parameter -> its meaning in one line, from `Args`."""
+    entries = re.split(r"^(\w+(?:, \w+)*): ", sections(loss).get("Args", ""), flags=re.MULTILINE)
+    return {
+        name: " ".join(meaning.split())
+        for names, meaning in zip(entries[1::2], entries[2::2], strict=True)
+        for name in names.split(", ")
+    }
+
+
 def arxiv_id(loss: type[Loss]) -> str:
-    """The arXiv id that the `Source` section names, or an empty string."""
-    match = re.search(r"arXiv\s+(\d{4}\.\d{4,5})", sections(loss).get("Source", ""))
+    """The arXiv id that the `Source` section names first, or an empty string."""
+    match = re.search(ARXIV, sections(loss).get("Source", ""))
     return match[1] if match else ""
+
+
+def source_url(loss: type[Loss]) -> str:
+    """Where the source can be read: on arXiv, else the first URL of the section, else an empty string."""
+    if found := arxiv_id(loss):
+        return f"https://arxiv.org/abs/{found}"
+    match = re.search(URL, sections(loss).get("Source", ""))
+    return match[0] if match else ""
 
 
 def needs_in_words(loss: type[Loss]) -> str:
@@ -50,11 +69,22 @@ def hyperparameters(loss: type[Loss]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "default": info.default,
+            "default": info.get_default(call_default_factory=True),
             "range": _range_in_symbols(schema[name]),
             "tune": schema[name].get("tune"),
         }
         for name, info in loss.model_fields.items()
+    ]
+
+
+def relations_in_words(loss: type[Loss]) -> list[str]:
+    """The identities the loss promises, as in `dpo, where label_smoothing = 0`, the other loss's name first."""
+    return [
+        relation.to
+        + (f" with {_settings(relation.given)}" if relation.given else "")
+        + (f", where {_settings(relation.where)}" if relation.where else "")
+        + (f", on rankings of {relation.num_completions} completions" if relation.num_completions else "")
+        for relation in loss.relations
     ]
 
 
@@ -82,11 +112,26 @@ def as_data(loss: type[Loss]) -> dict[str, Any]:
         "hyperparameters": hyperparameters(loss),
         "closed_form": closed_form(loss),
         "arxiv": arxiv_id(loss),
+        "relations": relations_in_words(loss),
+        "expected_failures": dict(loss.expected_failures),
         "sections": sections(loss),
     }
 
 
+def _text(loss: type[Loss]) -> str:
+    # Not inspect.getdoc: what the base class says of all losses is not the summary of this one.
+    return inspect.cleandoc(loss.__doc__ or "")
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
 def _range_in_symbols(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(filter(None, map(_range_in_symbols, schema["anyOf"])))
+    if schema.get("type") == "null":
+        return "null"
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     if schema.get("type") == "boolean":

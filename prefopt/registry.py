@@ -11,19 +11,21 @@ import importlib.metadata
 import importlib.util
 import inspect
 import keyword
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pluggy
 
 from prefopt import hookspecs
+from prefopt.batch import RowKind
 from prefopt.errors import PluginError, UnknownNameError, nearest, unknown_name
-from prefopt.loss import Loss
+from prefopt.loss import Loss, Needs
 
 GROUP = "prefopt"
 
@@ -52,10 +54,13 @@ class Registry:
     Attributes:
         losses: name -> class.
         plugins: every plugin found, the broken ones included.
+        contested: a name that several installed plugins bring -> those plugins. None of them gets it: it is not among
+            `losses`, and asking for it is an error.
     """
 
     losses: Mapping[str, type[Loss]]
     plugins: tuple[Plugin, ...]
+    contested: Mapping[str, tuple[str, ...]]
 
     @property
     def broken(self) -> tuple[Plugin, ...]:
@@ -67,6 +72,7 @@ class Registry:
 
         Raises:
             UnknownNameError: no plugin registers the name.
+            PluginError: several installed plugins do.
             ConfigError: a hyper-parameter is unknown, of the wrong type or out of range.
         """
         return self.loss_class(name)(**hyperparameters)
@@ -76,7 +82,10 @@ class Registry:
 
         Raises:
             UnknownNameError: no plugin registers the name.
+            PluginError: several installed plugins do.
         """
+        if name in self.contested:
+            raise PluginError(taken_twice(name, self.contested[name]))
         if name not in self.losses:
             failed = "; ".join(f"{plugin.name} ({plugin.error})" for plugin in self.broken)
             then = f"; failed to load: {failed}" if failed else ""
@@ -95,45 +104,46 @@ def load_registry(files: Iterable[str | Path] = ()) -> Registry:
         files: Python files that register losses, as after `--plugin`.
 
     Raises:
-        PluginError: two plugins bring a loss of the same name, or one of `files` fails to load. An installed plugin
-            that fails to load is kept in `registry.broken` and stops nobody.
+        PluginError: one of `files` fails to load, or brings a name that is taken. An installed plugin that fails to
+            load is kept in `registry.broken`, a name that two of them bring in `registry.contested`; neither stops
+            the rest.
     """
     losses: dict[str, type[Loss]] = {}
     plugins: list[Plugin] = []
-
-    def add(name: str, version: str, module: ModuleType) -> None:
-        brought = _losses_of(name, module)
-        for loss, cls in brought.items():
-            # One module under two entry points brings the same classes twice, and nothing is in doubt.
-            if losses.get(loss, cls) is not cls:
-                other = next(plugin.name for plugin in plugins if loss in plugin.losses)
-                raise DuplicateLossError(f"two plugins bring a loss named {loss!r}: {other} and {name}; remove one")
-        losses.update(brought)
-        plugins.append(Plugin(name, version, tuple(brought)))
+    contested: set[str] = set()
 
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         distribution = entry.dist.name if entry.dist else "unknown"
         version = entry.dist.version if entry.dist else ""
         name = f"{distribution}:{entry.name}"
         try:
-            add(name, version, entry.load())
-        except DuplicateLossError:
-            raise
+            brought = _losses_of(name, entry.load())
         except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
             plugins.append(Plugin(name, version, error=_reason(error)))
+            continue
+        # One module under two entry points brings the same classes twice, and nothing is in doubt.
+        contested |= {loss for loss, cls in brought.items() if losses.setdefault(loss, cls) is not cls}
+        plugins.append(Plugin(name, version, tuple(brought)))
 
     for path in {Path(file).resolve(): Path(file) for file in files}.values():
         if not path.is_file():
             raise PluginError(f"plugin file {str(path)!r} does not exist")
         try:
-            add(str(path), _digest(path), _import_file(path))
-        except DuplicateLossError:
-            raise
+            brought = _losses_of(str(path), _import_file(path))
         except (Exception, SystemExit) as error:
             where = _line_of(path, error)
             raise PluginError(f"plugin file {str(path)!r}{where} failed to load: {_reason(error)}") from error
+        for loss in brought:
+            if loss in losses:
+                raise PluginError(taken_twice(loss, [*_bringers(loss, plugins), str(path)]))
+        losses |= brought
+        plugins.append(Plugin(str(path), _digest(path), tuple(brought)))
 
-    return Registry(MappingProxyType(losses), tuple(plugins))
+    return Registry(
+        MappingProxyType({loss: cls for loss, cls in losses.items() if loss not in contested}),
+        tuple(plugins),
+        MappingProxyType({loss: _bringers(loss, plugins) for loss in sorted(contested)}),
+    )
 
 
 def get_loss(name: str, **hyperparameters: Any) -> Loss:
@@ -141,8 +151,27 @@ def get_loss(name: str, **hyperparameters: Any) -> Loss:
     return load_registry().loss(name, **hyperparameters)
 
 
-class DuplicateLossError(PluginError):
-    """Two plugins bring a loss of the same name."""
+def taken_twice(loss: str, plugins: Sequence[str]) -> str:
+    """The sentence for a name that several plugins bring.
+
+    >>> taken_twice("dpo", ["prefopt:dpo", "mine.py"])
+    "two plugins bring a loss named 'dpo': prefopt:dpo and mine.py; rename or remove one"
+    """
+    num_plugins, which = ("two", "one") if len(plugins) == 2 else (str(len(plugins)), "all but one")
+    return f"{num_plugins} plugins bring a loss named {loss!r}: {' and '.join(plugins)}; rename or remove {which}"
+
+
+def is_loss_name(name: str) -> bool:
+    """Whether `name` is one lowercase word of letters, digits and _, and no keyword of Python.
+
+    >>> is_loss_name("r_dpo"), is_loss_name("r-dpo"), is_loss_name("lambda")
+    (True, False, False)
+    """
+    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not keyword.iskeyword(name)
+
+
+def _bringers(loss: str, plugins: Iterable[Plugin]) -> tuple[str, ...]:
+    return tuple(plugin.name for plugin in plugins if loss in plugin.losses)
 
 
 def _losses_of(name: str, module: ModuleType) -> dict[str, type[Loss]]:
@@ -168,7 +197,7 @@ def _losses_of(name: str, module: ModuleType) -> dict[str, type[Loss]]:
     for loss in register():
         if not (isinstance(loss, type) and issubclass(loss, Loss)):
             raise PluginError(f"prefopt_register_losses returned {loss!r}, which is no subclass of prefopt.Loss")
-        _check_name(loss)
+        _check_declarations(loss)
         if inspect.isabstract(loss):
             missing = " and ".join(sorted(loss.__abstractmethods__))
             raise PluginError(f"loss class {loss.__name__} does not define {missing}")
@@ -178,13 +207,21 @@ def _losses_of(name: str, module: ModuleType) -> dict[str, type[Loss]]:
     return found
 
 
-def _check_name(loss: type[Loss]) -> None:
-    name = getattr(loss, "name", None)
+def _check_declarations(loss: type[Loss]) -> None:
+    name, needs = getattr(loss, "name", None), getattr(loss, "needs", None)
     if not isinstance(name, str):
         raise PluginError(f"loss class {loss.__name__} has no `name`")
-    if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
+    if not is_loss_name(name):
         raise PluginError(
             f"loss class {loss.__name__}: name {name!r} must be one lowercase word of letters, digits and _"
+        )
+    if not isinstance(needs, Needs):
+        raise PluginError(f"loss class {loss.__name__} has no `needs`; declare what it reads with prefopt.Needs(...)")
+    kinds = get_args(RowKind)
+    if not needs.rows or not set(needs.rows) <= set(kinds):
+        raise PluginError(
+            f"loss class {loss.__name__}: needs.rows is {sorted(needs.rows)}; it must be a set of "
+            f"{', '.join(kinds)}, as in {{'pairs'}}"
         )
 
 

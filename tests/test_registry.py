@@ -137,14 +137,33 @@ def test_module_may_bring_several_losses(install):
 
 
 @pytest.mark.parametrize("entry_point", ["aaa", "dpo", "zzz"])
-def test_second_dpo_is_refused_and_names_both_plugins(install, entry_point):
-    install("prefopt-other", {entry_point: "other_plugin"}, other_plugin=source("dpo"))
-    with pytest.raises(PluginError) as caught:
-        load_registry()
-    sentence = str(caught.value)
-    assert "two plugins bring a loss named 'dpo'" in sentence
-    assert "prefopt:dpo" in sentence
-    assert f"prefopt-other:{entry_point}" in sentence
+def test_second_dpo_takes_the_name_from_both_and_nothing_else(install, entry_point):
+    install("prefopt-other", {entry_point: "other_plugin"}, other_plugin=source("dpo", "cool"))
+    registry = load_registry()
+    assert set(registry.losses) == {*BUILT_IN, "cool"} - {"dpo"}
+    assert not registry.broken
+    assert {name: set(plugins) for name, plugins in registry.contested.items()} == {
+        "dpo": {"prefopt:dpo", f"prefopt-other:{entry_point}"}
+    }
+    for ask in (registry.loss_class, registry.loss, prefopt.get_loss):
+        with pytest.raises(PluginError) as caught:
+            ask("dpo")
+        first, second = registry.contested["dpo"]
+        assert str(caught.value) == f"two plugins bring a loss named 'dpo': {first} and {second}; rename or remove one"
+    assert registry.loss("cool", beta=0.5).beta == 0.5
+
+
+def test_three_plugins_with_one_name_are_all_named(install):
+    install("prefopt-a", {"a": "plugin_a"}, plugin_a=COOL)
+    install("prefopt-b", {"b": "plugin_b"}, plugin_b=COOL)
+    install("prefopt-c", {"c": "plugin_c"}, plugin_c=COOL)
+    with pytest.raises(PluginError, match="^3 plugins bring .*prefopt-a:a and prefopt-b:b and prefopt-c:c; rename or"):
+        load_registry().loss("cool")
+
+
+def test_a_name_that_nobody_else_brings_is_not_contested(install):
+    install("prefopt-cool", {"cool": "cool_plugin"}, cool_plugin=COOL)
+    assert not load_registry().contested
 
 
 @pytest.mark.parametrize(
@@ -187,6 +206,30 @@ BROKEN = {
         COOL.replace("[Cool]", "[Cool()]"),
         r"returned Cool\(beta=0.1\), which is no subclass of prefopt.Loss$",
     ),
+    "number without a range that may be absent": (
+        COOL.replace("gt=0)", "gt=0)\n    k: int | None = 3"),
+        r"^loss class Cool: hyper-parameter 'k' has no range; declare one, as in `k: int \| None = prefopt.field",
+    ),
+    "optional number without a range": (
+        COOL.replace("float = prefopt.field(0.1, gt=0)", "float | None = None"),
+        r"^loss class Cool: hyper-parameter 'beta' has no range; declare one, as in `beta: float \| None = ",
+    ),
+    "no default": (
+        COOL.replace(" = prefopt.field(0.1, gt=0)", ""),
+        r"^loss class Cool: hyper-parameter 'beta' has no default; a loss can be named alone$",
+    ),
+    "no needs": (
+        COOL.replace("prefopt.PairLoss", "prefopt.Loss"),
+        r"^loss class Cool has no `needs`; declare what it reads with prefopt.Needs\(...\)$",
+    ),
+    "misspelt rows": (
+        COOL.replace("    beta", '    needs = prefopt.Needs(rows={"pair"})\n    beta', 1),
+        r"^loss class Cool: needs.rows is \['pair'\]; it must be a set of pairs, labels, rankings, demonstrations, as",
+    ),
+    "rows as one string": (
+        COOL.replace("    beta", '    needs = prefopt.Needs(rows="pairs")\n    beta', 1),
+        r"^loss class Cool: needs.rows is \['a', 'i', 'p', 'r', 's'\]; it must be a set of pairs",
+    ),
     "other class": (
         COOL.replace("[Cool]", "[dict]"),
         r"returned <class 'dict'>, which is no subclass of prefopt.Loss$",
@@ -194,6 +237,10 @@ BROKEN = {
     "string": (COOL.replace("[Cool]", "['cool']"), r"returned 'cool', which is no subclass of prefopt.Loss$"),
     "name with a dash": (COOL.replace('"cool"', '"cool-er"'), r"class Cool: name 'cool-er' must be one lowercase word"),
     "capital name": (COOL.replace('"cool"', '"Cool"'), r"class Cool: name 'Cool' must be one lowercase word"),
+    "name in other letters": (
+        COOL.replace('"cool"', '"größe"'),
+        r"class Cool: name 'größe' must be one lowercase word",
+    ),
     "keyword name": (COOL.replace('"cool"', '"lambda"'), r"class Cool: name 'lambda' must be one lowercase word"),
     "no name": (COOL.replace('    name = "cool"\n', ""), r"^loss class Cool has no `name`$"),
     "no reward": (COOL.replace("def reward", "def reword"), r"^loss class Cool does not define reward$"),
@@ -276,6 +323,15 @@ def test_two_plugin_files_with_one_name_are_refused(plugin_file):
 def test_plugin_file_cannot_take_a_name_of_ours(plugin_file):
     with pytest.raises(PluginError, match=r"two plugins bring a loss named 'dpo': prefopt:dpo and .*mine\.py"):
         load_registry(files=[plugin_file(source("dpo"))])
+
+
+def test_plugin_file_cannot_take_a_contested_name(install, plugin_file):
+    install("prefopt-other", {"other": "other_plugin"}, other_plugin=source("dpo"))
+    with pytest.raises(
+        PluginError, match="^3 plugins bring a loss named 'dpo': prefopt:dpo and prefopt-other:other and"
+    ):
+        load_registry(files=[plugin_file(source("dpo"))])
+    assert "cool" in load_registry(files=[plugin_file(COOL, "yours.py")]).losses
 
 
 def test_missing_plugin_file_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The rules of the house that no type checker knows. Every checker is shown a planted fault as well."""
 
 import ast
-import doctest
 import inspect
 import re
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import prefopt
+from prefopt.testing.documentation import docstring_faults, doctest_faults
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "prefopt"
@@ -18,12 +18,12 @@ REGISTRY = prefopt.load_registry()
 
 # A room imports only what stands on an earlier line; rooms on one line do not see each other.
 ORDER = [
-    {"errors", "watcher", "draws"},
+    {"errors", "watcher", "draws", "transport"},
     {"batch"},
     {"loss"},
     {"docstrings", "weighted", "hookspecs"},
-    {"registry"},
-    {"testing"},
+    {"registry", "pages"},
+    {"testing", "integrations"},
     {"config"},
     {"objective"},
     {"data"},
@@ -34,6 +34,7 @@ ORDER = [
     {"preparation"},
     {"run", "precompute"},
     {"bench"},
+    {"scaffold"},
     {"cli"},
     {"__main__"},
     {"__init__"},
@@ -45,7 +46,6 @@ FORBIDDEN_IMPORTS = [
 ]
 VAGUE = re.compile(r"(^|_)(utils?|helpers?|common|misc)(_|$)")
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-SECTIONS = ["Args", "Returns", "Raises", "Source", "Differs"]
 
 
 # Checkers: each returns the faults it finds, as sentences ------------------------------------------------------------
@@ -174,58 +174,6 @@ def loss_name_faults(name, source, losses):
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and id(node) not in prose and node.value in losses
     ]
-
-
-def docstring_faults(loss):
-    """The order of style: result, formula, Args, Returns, Raises, Source, Differs, doctest."""
-    text = inspect.cleandoc(loss.__doc__ or "")
-    name, faults = loss.__name__, []
-    first, _, _ = text.partition("\n")
-    if not first.strip().endswith("."):
-        faults.append(f"{name}: the first line is no sentence about the result")
-    positions = [match.start() if (match := re.search(rf"^{s}:$", text, re.M)) else None for s in SECTIONS]
-    faults += [f"{name}: no section {s}:" for s, at in zip(SECTIONS, positions, strict=True) if at is None]
-    example = re.search(r"^Example:\n", text, re.M)
-    doctest_at = text.find(">>> ", example.end() if example else 0)
-    if doctest_at < 0:
-        faults.append(f"{name}: no doctest")
-    if faults:
-        return faults
-    if [*positions, doctest_at] != sorted([*positions, doctest_at]):
-        faults.append(f"{name}: the sections are out of order")
-        return faults
-    bodies = dict(
-        zip(
-            SECTIONS,
-            [
-                text[a:b]
-                for a, b in zip(positions, [*positions[1:], example.start() if example else doctest_at], strict=True)
-            ],
-            strict=True,
-        )
-    )
-    if "=" not in text[len(first) : positions[0]]:
-        faults.append(f"{name}: no formula before Args:")
-    faults += [
-        f"{name}: Args: does not name {field}"
-        for field in loss.model_fields
-        if not re.search(rf"^ +{field}: \S", bodies["Args"], re.M)
-    ]
-    if not re.search(r"\barXiv \d{4}\.\d{4,5}\b", bodies["Source"]):
-        faults.append(f"{name}: Source: has no arXiv id")
-    faults += [f"{name}: {s}: is empty" for s in SECTIONS if not bodies[s].partition("\n")[2].strip()]
-    return faults
-
-
-def doctest_faults(loss):
-    """What the examples in a loss's docstring print against what they claim."""
-    report = []
-    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.REPORT_ONLY_FIRST_FAILURE)
-    for test in doctest.DocTestFinder(recurse=False).find(loss, loss.__name__, globs={}):
-        runner.run(test, out=report.append)
-    if not runner.summarize(verbose=False).attempted:
-        report.append(f"{loss.__name__}: no example ran")
-    return report
 
 
 def public_name_faults(package):
@@ -432,7 +380,7 @@ def documented(text, fields=()):
         ("Differs:", "Difference:", "no section Differs:"),
         (">>> ", "", "no doctest"),
         ("beta: strength", "strength", "does not name beta"),
-        ("arXiv 2305.18290", "arXiv", "no arXiv id"),
+        ("arXiv 2305.18290", "arXiv", "neither an arXiv id nor an https address"),
         ("no.\n", "\n", "Differs: is empty"),
         ("=", "is", "no formula"),
     ],

@@ -1,4 +1,4 @@
-"""A hinge on the implicit reward: one loss in one file, to copy."""
+"""A hinge on the implicit reward: one loss in one file, to read."""
 
 from torch import Tensor
 

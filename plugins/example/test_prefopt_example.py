@@ -1,9 +1,15 @@
-"""What every loss should prove: it is found by name, its value is right, its closed form is its gradient."""
+"""What a loss should prove: every promise of the conformance kit, and a few values computed by hand."""
 
 import pytest
 import torch
 
 import prefopt
+from prefopt.testing import parametrize_with_checks
+
+
+@parametrize_with_checks("hinge_example")
+def test_promise(check):
+    check()
 
 
 def batch(*gaps):

@@ -7,7 +7,9 @@ import sys
 import typer
 
 from prefopt.cli.cache import cache
+from prefopt.cli.check import check
 from prefopt.cli.losses import losses
+from prefopt.cli.new import new
 from prefopt.cli.plugins import plugins
 from prefopt.cli.precompute import precompute
 from prefopt.cli.schema import schema
@@ -22,9 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, precompute, losses, plugins, schema):
+for command in (train, precompute, losses, plugins, check, schema):
     app.command()(command)
 app.add_typer(cache, name="cache", no_args_is_help=True)
+app.add_typer(new, name="new", no_args_is_help=True)
 
 
 def main() -> None:

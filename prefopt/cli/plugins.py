@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefopt.cli.options import PluginFiles
-from prefopt.registry import load_registry
+from prefopt.registry import load_registry, taken_twice
 
 
 def plugins(
@@ -19,13 +19,20 @@ def plugins(
     plugin: PluginFiles = None,
 ) -> None:
     """List the plugins found, what each brings, and why some failed to load."""
-    found = load_registry(plugin or ()).plugins
+    registry = load_registry(plugin or ())
     if as_json:
-        print(json.dumps([dataclasses.asdict(one) for one in found], indent=2, ensure_ascii=False))
+        found = [
+            dataclasses.asdict(one) | {"contested": [loss for loss in one.losses if loss in registry.contested]}
+            for one in registry.plugins
+        ]
+        print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("plugin", "version", "losses"):
         table.add_column(column, overflow="fold")
-    for one in found:
-        table.add_row(one.name, one.version, ", ".join(one.losses) or f"failed to load: {one.error}")
-    Console(highlight=False, markup=False).print(table)
+    for one in registry.plugins:
+        table.add_row(one.name, one.version, f"failed to load: {one.error}" if one.error else ", ".join(one.losses))
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    for loss, brought_by in registry.contested.items():
+        console.print(f"left out: {taken_twice(loss, brought_by)}", soft_wrap=True)

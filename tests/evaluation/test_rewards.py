@@ -8,7 +8,7 @@ from prefopt.data.row import Row
 from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import Scorer
 from prefopt.evaluation.rewards import HeldOut
-from tests.engine.rows import random_rows
+from tests.engine.rows import kind_of, random_rows
 from tests.models import tiny_model
 
 REGISTRY = prefopt.load_registry()
@@ -26,7 +26,8 @@ def test_a_policy_equal_to_its_reference_ties_on_every_pair(name):
 @pytest.mark.parametrize("name", sorted(REGISTRY.losses))
 @pytest.mark.parametrize("budget", [24, 10**6])
 def test_means_over_rows_do_not_depend_on_micro_batches(name, budget):
-    rows, loss = random_rows("pairs", 7), REGISTRY.loss(name)
+    loss = REGISTRY.loss(name)
+    rows = random_rows(kind_of(loss), 7)
     policy, reference = (Scorer(tiny_model("gpt2", seed=seed, dtype=torch.float64)) for seed in (0, 1))
     held_out = HeldOut(rows, loss, tokens_per_microbatch=budget)
     held_out.score_reference(reference)

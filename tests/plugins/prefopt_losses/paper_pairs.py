@@ -15,7 +15,8 @@ def sigmoid(x):
 
 
 def minus_log_sigmoid(x):
-    return max(-x, mpf(0)) + mp.log1p(mp.exp(-abs(x)))
+    # e^-1e6 is below any number met here, and mpmath takes long to say how far below.
+    return max(-x, mpf(0)) + (mp.log1p(mp.exp(-abs(x))) if abs(x) < 1e6 else mpf(0))
 
 
 def sigmoid_difference(x, y):

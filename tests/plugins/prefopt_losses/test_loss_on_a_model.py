@@ -9,10 +9,10 @@ import math
 
 import pytest
 import torch
-from random_batches import REGISTRY
 from torch.nn.functional import log_softmax
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from truth import REGISTRY
 
 from prefopt import PreferenceBatch
 

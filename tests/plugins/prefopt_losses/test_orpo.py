@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from random_batches import REGISTRY, Example
+from truth import REGISTRY
+
+from prefopt.testing import Case
 
 NLL = pytest.mark.parametrize("nll", ["sequence", "token", "sum"])
 
@@ -16,14 +18,14 @@ def pairs(chosen, rejected, lengths=(1, 1), dtype=torch.float64, **hyperparamete
         "chosen_lengths": torch.full((len(chosen),), lengths[0]),
         "rejected_lengths": torch.full((len(chosen),), lengths[1]),
     }
-    return Example(REGISTRY.loss("orpo", **hyperparameters), "pairs", inputs)
+    return Case(REGISTRY.loss("orpo", **hyperparameters), "pairs", inputs)
 
 
 def terms(nll):
-    example = pairs([-8.0, -2.0], [-15.0, -15.0], (4, 5), nll=nll, lambda_=0.5)
+    case = pairs([-8.0, -2.0], [-15.0, -15.0], (4, 5), nll=nll, lambda_=0.5)
     return {
         name: (values.tolist(), normaliser.tolist())
-        for name, (values, normaliser) in example.loss(example.batch()).terms.items()
+        for name, (values, normaliser) in case.loss(case.batch()).terms.items()
     }
 
 
@@ -49,11 +51,11 @@ def test_odds_ratio_term_is_a_mean_over_pairs(nll):
 
 @pytest.mark.parametrize("mean", [-1e-12, -1e-3, -1.0, -700.0])
 def test_odds_ratio_of_equal_completions_is_ln_2(mean):
-    example = pairs([mean], [mean], lambda_=1.0)
-    assert example.losses().item() + mean == pytest.approx(math.log(2), rel=1e-9)
+    case = pairs([mean], [mean], lambda_=1.0)
+    assert case.output().losses.item() + mean == pytest.approx(math.log(2), rel=1e-9)
     # p / (1 - p) has the logarithmic slope 1 / (1 - p); both sides share the tie evenly.
     slope = 0.5 / -math.expm1(mean)
-    gradient = example.autograd()
+    gradient = case.autograd()
     assert gradient["policy_chosen"].item() == pytest.approx(-1 - slope, rel=1e-9)
     assert gradient["policy_rejected"].item() == pytest.approx(slope, rel=1e-9)
 
@@ -62,19 +64,19 @@ def test_odds_ratio_of_equal_completions_is_ln_2(mean):
 @pytest.mark.parametrize("chosen", [-3.0, 0.0, -0.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_certain_rejected_completion_costs_and_pushes_infinitely(chosen, zero, dtype):
-    example = pairs([chosen], [zero], dtype=dtype)
-    assert example.losses().item() == math.inf
-    for gradient in (example.autograd(), example.closed_form()):
+    case = pairs([chosen], [zero], dtype=dtype)
+    assert case.output().losses.item() == math.inf
+    for gradient in (case.autograd(), case.closed_form()):
         assert gradient["policy_rejected"].item() == math.inf
         assert -math.inf < gradient["policy_chosen"].item() < 0
 
 
 def test_certain_chosen_completion_costs_nothing():
-    assert pairs([0.0], [-3.0]).losses().item() == 0
+    assert pairs([0.0], [-3.0]).output().losses.item() == 0
 
 
 def test_reward_is_the_log_odds_of_the_mean_probability():
-    example = pairs([-8.0], [-0.0], (4, 5))
-    metrics = example.loss(example.batch()).metrics
+    case = pairs([-8.0], [-0.0], (4, 5))
+    metrics = case.loss(case.batch()).metrics
     assert metrics["chosen_reward"].item() == pytest.approx(math.log(math.exp(-2) / (1 - math.exp(-2))), rel=1e-12)
     assert metrics["rejected_reward"].item() == math.inf

@@ -2,24 +2,25 @@
 
 import pytest
 import torch
-from random_batches import REGISTRY, Example
+from truth import REGISTRY
+
+from prefopt.testing import Case
+
+POLICY, LENGTHS = torch.tensor([-8.0, -3.0], dtype=torch.float64), torch.tensor([4, 1])
 
 
 def demonstrations(nll):
-    inputs = {
-        "policy_chosen": torch.tensor([-8.0, -3.0], dtype=torch.float64),
-        "chosen_lengths": torch.tensor([4, 1]),
-    }
-    return Example(REGISTRY.loss("sft", nll=nll), "demonstrations", inputs)
+    return Case(REGISTRY.loss("sft", nll=nll), "demonstrations", {"policy": POLICY, "lengths": LENGTHS})
 
 
 def pairs(nll):
-    rejected = {
+    tensors = {
+        "policy_chosen": POLICY,
+        "chosen_lengths": LENGTHS,
         "policy_rejected": torch.tensor([-1.0, -2.0], dtype=torch.float64),
         "rejected_lengths": torch.tensor([2, 2]),
     }
-    demonstration = demonstrations(nll)
-    return Example(demonstration.loss, "pairs", {**demonstration.inputs, **rejected})
+    return Case(REGISTRY.loss("sft", nll=nll), "pairs", tensors)
 
 
 ROWS = pytest.mark.parametrize("rows", [demonstrations, pairs])
@@ -30,20 +31,20 @@ SLOPES = {"token": [-1.0, -1.0], "sequence": [-0.25, -1.0], "sum": [-1.0, -1.0]}
 @ROWS
 @pytest.mark.parametrize("nll", LOSSES)
 def test_losses_are_sums_or_means_per_sequence(rows, nll):
-    assert rows(nll).losses().tolist() == LOSSES[nll]
+    assert rows(nll).output().losses.tolist() == LOSSES[nll]
     assert rows(nll).closed_form()["policy_chosen"].tolist() == SLOPES[nll]
 
 
 @ROWS
 def test_token_reduction_divides_by_the_tokens_of_the_batch(rows):
-    values, normaliser = (example := rows("token")).loss(example.batch()).terms["nll"]
+    values, normaliser = (case := rows("token")).loss(case.batch()).terms["nll"]
     assert (values.tolist(), normaliser.tolist()) == ([8.0, 3.0], [4.0, 1.0])
 
 
 @ROWS
 @pytest.mark.parametrize("nll", ["sequence", "sum"])
 def test_other_reductions_divide_by_rows(rows, nll):
-    assert not (example := rows(nll)).loss(example.batch()).terms
+    assert not (case := rows(nll)).loss(case.batch()).terms
 
 
 def test_token_reduction_is_the_default():
@@ -52,14 +53,14 @@ def test_token_reduction_is_the_default():
 
 @pytest.mark.parametrize("nll", LOSSES)
 def test_rejected_side_of_pairs_gets_no_gradient(nll):
-    example = pairs(nll)
-    rejected = example.inputs["policy_rejected"].clone().requires_grad_()
-    chosen = example.inputs["policy_chosen"].clone().requires_grad_()
-    example.losses(policy_chosen=chosen, policy_rejected=rejected).sum().backward()
+    case = pairs(nll)
+    rejected = case.tensors["policy_rejected"].clone().requires_grad_()
+    chosen = case.tensors["policy_chosen"].clone().requires_grad_()
+    case.output(policy_chosen=chosen, policy_rejected=rejected).losses.sum().backward()
     assert rejected.grad is None
-    assert example.loss.gradient(example.batch()).policy_rejected is None
+    assert case.loss.gradient(case.batch()).policy_rejected is None
 
 
 def test_reward_is_the_log_prob():
-    example = demonstrations("token")
-    assert example.loss.reward(example.batch().chosen).tolist() == [-8.0, -3.0]
+    case = demonstrations("token")
+    assert case.loss.reward(case.batch().chosen).tolist() == [-8.0, -3.0]

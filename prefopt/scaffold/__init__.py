@@ -1,0 +1,1 @@
+"""Plugin packages to start from."""
