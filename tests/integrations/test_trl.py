@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 
 import prefopt
 from prefopt.data.row import Completion, Row
@@ -90,6 +91,14 @@ def config(folder, **settings):
         "use_cpu": True,
     }
     return DPOConfig(output_dir=str(folder), **{**chosen, **settings})
+
+
+@pytest.fixture(autouse=True)
+def _own_accelerator():
+    """What TRL tells accelerate (bfloat16, say) would hold for every later test of the process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture

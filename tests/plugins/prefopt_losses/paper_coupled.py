@@ -25,6 +25,7 @@ def mean(rows, values):
 
 def deviation(rows, values):
     """Sample standard deviation, a row of weight w counting as w rows."""
+    values = [value - values[0] for value in values]  # exactly 0 where all are equal, whatever the weights
     centre, freedom = mean(rows, values), sum(row["w"] for row in rows) - 1
     squares = sum(row["w"] * (value - centre) ** 2 for row, value in zip(rows, values, strict=True))
     return mp.sqrt(squares / freedom) if freedom > 0 else mpf(0)

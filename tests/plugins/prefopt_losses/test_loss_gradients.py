@@ -6,7 +6,7 @@ from truth import entries, every_setting, random_cases, rounding, rows_of, runs,
 
 
 @every_setting
-@runs(12)
+@runs(8)
 @given(data=st.data())
 def test_closed_form_is_the_derivative_of_the_formula(setting, data):
     case = data.draw(random_cases(setting))
@@ -18,9 +18,9 @@ def test_closed_form_is_the_derivative_of_the_formula(setting, data):
         slack = bounds[name][index].item() if name in found else 0.0
 
         def fits(low, high, actual=actual, slack=slack):
-            return low - 1e-9 * abs(low) - slack <= actual <= high + 1e-9 * abs(high) + slack
+            return low - 1e-9 * abs(low) - slack <= actual <= high + 1e-9 * abs(high) + slack or actual == low
 
-        true = slope(case, entry, rows=rows)
+        true = float(slope(case, entry, rows=rows))  # infinite where float64 cannot hold it
         if not fits(true, true):  # on a kink any number between the slopes of both sides is right
-            sides = [slope(case, entry, direction, rows) for direction in (-1, 1)]
-            assert fits(min(sides), max(sides)), f"{name}[{index}] is {actual}; the formula's slope is {float(true)}"
+            sides = [float(slope(case, entry, direction, rows)) for direction in (-1, 1)]
+            assert fits(min(sides), max(sides)), f"{name}[{index}] is {actual}; the formula's slope is {true}"

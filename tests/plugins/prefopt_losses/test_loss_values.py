@@ -13,11 +13,12 @@ def test_every_built_in_loss_has_a_formula(name):
 
 
 @every_setting
-@runs(20)
+@runs(12)
 @given(data=st.data())
 def test_loss_equals_the_formula_of_the_paper(setting, data):
     case = data.draw(random_cases(setting))
     expected = torch.tensor([float(value) for value in true_values(case)], dtype=torch.float64)
     losses = case.output().losses
     bound = 1e-9 * expected.abs() + rounding(case, lambda case: case.output().losses)
-    assert ((losses - expected).abs() <= bound).all(), f"{losses.tolist()}, but the formula gives {expected.tolist()}"
+    fine = (losses == expected) | ((losses - expected).abs() <= bound)
+    assert fine.all(), f"{losses.tolist()}, but the formula gives {expected.tolist()}"
