@@ -19,6 +19,7 @@ def block(name):
     return code
 
 
+@pytest.mark.usefixtures("own_accelerator")
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing:FutureWarning")
 def test_the_trainer_trains(tmp_path, monkeypatch, pair_rows):

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 import prefopt
 from prefopt.data.row import Completion, Row
@@ -26,6 +25,7 @@ from trl import DPOConfig, DPOTrainer
 from prefopt.integrations.trl import PrefoptDPOTrainer
 
 pytestmark = [
+    pytest.mark.usefixtures("own_accelerator"),
     # Names that TRL 1.16 uses and transformers 5.23 has renamed.
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing:FutureWarning"),
@@ -91,14 +91,6 @@ def config(folder, **settings):
         "use_cpu": True,
     }
     return DPOConfig(output_dir=str(folder), **{**chosen, **settings})
-
-
-@pytest.fixture(autouse=True)
-def _own_accelerator():
-    """What TRL tells accelerate (bfloat16, say) would hold for every later test of the process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture
