@@ -13,6 +13,7 @@ from prefopt.errors import (
     UnknownNameError,
 )
 from prefopt.hookspecs import hookimpl
+from prefopt.logspace import difference_of_powers
 from prefopt.loss import (
     Gradient,
     LabelLoss,
@@ -53,6 +54,7 @@ __all__ = [
     "StoreError",
     "Tokens",
     "UnknownNameError",
+    "difference_of_powers",
     "field",
     "get_loss",
     "hookimpl",

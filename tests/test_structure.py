@@ -18,7 +18,7 @@ REGISTRY = prefopt.load_registry()
 
 # A room imports only what stands on an earlier line; rooms on one line do not see each other.
 ORDER = [
-    {"errors", "watcher", "draws", "transport"},
+    {"errors", "watcher", "draws", "transport", "logspace"},
     {"batch"},
     {"loss"},
     {"docstrings", "weighted", "hookspecs"},

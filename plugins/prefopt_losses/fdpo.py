@@ -85,7 +85,7 @@ class FDPO(prefopt.PairLoss):
             return self.beta * (logsigmoid(chosen) - logsigmoid(rejected))
         # The scale goes into the exponent, so that nothing overflows but what is too large with it.
         log_scale = math.log(self.beta / self._order)
-        return _difference_of_powers(log_scale - self._order * rejected, log_scale - self._order * chosen)
+        return prefopt.difference_of_powers(log_scale - self._order * rejected, log_scale - self._order * chosen)
 
     def _log_slope(self, log_ratio: Tensor) -> Tensor:
         """[N] log(u f''(u))."""
@@ -123,17 +123,6 @@ def _log_ratio(completions: prefopt.Completions) -> Tensor:
     """[N] in float64: two that are the same in fewer digits may be powers of e apart in what follows."""
     assert completions.reference is not None
     return completions.policy.double() - completions.reference.detach().double()
-
-
-def _difference_of_powers(a: Tensor, b: Tensor) -> Tensor:
-    """e^a - e^b, never infinity less infinity: where both overflow, both shrink alike and their difference grows back.
-
-    Once grown back by more than a number can hold it is 0 or infinite, whatever the factor, so the factor may stop at
-    the largest number: 0 times that is 0.
-    """
-    largest = torch.finfo(a.dtype).max
-    excess = (torch.minimum(a, b).detach() - (math.log(largest) - 8)).clamp(min=0)
-    return ((a - excess).exp() - (b - excess).exp()) * excess.exp().clamp(max=largest)
 
 
 @prefopt.hookimpl

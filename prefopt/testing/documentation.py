@@ -13,7 +13,7 @@ import prefopt.docstrings
 from prefopt.registry import Plugin, Registry
 from prefopt.testing.check import Broken, NotApplicable, Subject, on_loss
 
-SECTIONS = ("Args", "Returns", "Raises", "Source", "Differs")
+SECTIONS = tuple(section for section in prefopt.docstrings.SECTIONS if section != "Example")
 _OWN = "prefopt"  # the distribution whose losses have a page
 
 

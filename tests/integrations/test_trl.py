@@ -56,12 +56,6 @@ SAME = [
 TRAINED_ALIKE = {"loss", "grad_norm", "entropy", "num_tokens", "mean_token_accuracy", "logps/chosen", "logits/rejected"}
 
 
-def loss_of(name, **hyperparameters):
-    if name not in REGISTRY.losses:
-        pytest.skip(f"{name} is not registered")
-    return REGISTRY.loss(name, **hyperparameters)
-
-
 def llama():
     return tiny_model("llama", vocab_size=len(tokenizer("without_bos")))
 
@@ -171,7 +165,7 @@ def trainable(loss):
 
 @pytest.mark.parametrize(("name", "ours", "loss_type", "theirs", "constant"), SAME)
 def test_three_steps_are_those_of_trl(build, rows, name, ours, loss_type, theirs, constant):
-    loss = loss_of(name, **ours)
+    loss = REGISTRY.loss(name, **ours)
     mine = build(PrefoptDPOTrainer, loss=loss, reference=loss.needs.reference, eval_dataset=rows)
     trls = build(DPOTrainer, loss_type=loss_type, eval_dataset=rows, **theirs)
     before = weights(mine)
@@ -209,7 +203,7 @@ def test_accumulated_micro_batches_are_those_of_trl(build):
 
 
 def test_a_weighted_sum_is_trls_list_of_losses(build):
-    loss = WeightedSum(((1.0, loss_of("dpo")), (0.2, loss_of("sft"))))
+    loss = WeightedSum(((1.0, REGISTRY.loss("dpo")), (0.2, REGISTRY.loss("sft"))))
     mine = build(PrefoptDPOTrainer, loss=loss)
     trls = build(DPOTrainer, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.2])
     for trainer in (mine, trls):
@@ -225,7 +219,7 @@ def test_a_weighted_sum_is_trls_list_of_losses(build):
     "name", sorted(name for name, cls in REGISTRY.losses.items() if trainable(cls) and name not in DRAWING)
 )
 def test_value_and_gradient_are_those_of_the_engine(build, name):
-    loss = loss_of(name)
+    loss = REGISTRY.loss(name)
     trainer = build(PrefoptDPOTrainer, loss=loss, reference=loss.needs.reference)
     inputs = micro_batch(trainer)
     value, gradient = value_and_gradient(trainer, inputs)
@@ -236,7 +230,7 @@ def test_value_and_gradient_are_those_of_the_engine(build, name):
 
 
 def test_rewards_are_the_loss_s_own(build):
-    loss = loss_of("simpo", beta=3.0)
+    loss = REGISTRY.loss("simpo", beta=3.0)
     trainer = build(PrefoptDPOTrainer, loss=loss, reference=False)
     inputs = micro_batch(trainer)
     trainer.compute_loss(trainer.model, inputs)
@@ -366,7 +360,7 @@ def test_random_numbers_belong_to_seed_step_and_tokens_alone(build):
 
 @pytest.mark.parametrize("name", sorted(DRAWING))
 def test_losses_that_draw_train(build, name):
-    trainer = build(PrefoptDPOTrainer, loss=loss_of(name))
+    trainer = build(PrefoptDPOTrainer, loss=REGISTRY.loss(name))
     trainer.train()
     assert all(math.isfinite(entry["loss"]) for entry in steps(trainer))
 
@@ -406,7 +400,7 @@ def test_trl_has_no_setting_of_its_losses_that_is_not_read_here():
 
 
 def test_the_beta_of_the_loss_may_stand_in_both_places(build):
-    trainer = build(PrefoptDPOTrainer, loss=loss_of("dpo", beta=0.3), beta=0.3)
+    trainer = build(PrefoptDPOTrainer, loss=REGISTRY.loss("dpo", beta=0.3), beta=0.3)
     assert trainer.loss.beta == 0.3
 
 
