@@ -40,11 +40,10 @@ def gradient(policy, reference, loss, rows, budget, ranks):
     return result.loss, torch.cat([grad.flatten() for grad in grads]).double()
 
 
-def wrapped(how, scorer):
+def wrapped(how, scorer, mesh):
     scorer = copy.deepcopy(scorer)
     if how.startswith("ddp"):
         return DistributedDataParallel(scorer)
-    mesh = init_device_mesh("cpu", (2,))
     layers = scorer.model.base_model
     for layer in getattr(layers, "layers", None) or layers.h:
         fully_shard(layer, mesh=mesh)
@@ -62,11 +61,13 @@ def gradients(ranks):
     registry = prefopt.load_registry()
     first = {str(registry.losses[name].needs): name for name in sorted(registry.losses, reverse=True)}
     found = {}
+    # One for all: a process group that is collected on one rank closes connections that the other may still use.
+    mesh = init_device_mesh("cpu", (2,))
     for architecture, dtype in (("gpt2", torch.float64), ("llama", torch.float32)):
         policy, reference = (Scorer(tiny_model(architecture, seed=seed, dtype=dtype)) for seed in (0, 1))
         plain = Scorer(copy.deepcopy(policy.model), packed=False, chunked_head=False)
         for how, scorer in (("ddp", policy), ("fsdp2", policy), ("ddp plain", plain)):
-            spread = wrapped(how, scorer)
+            spread = wrapped(how, scorer, mesh)
             for name in sorted(registry.losses):
                 loss = registry.loss(name)
                 telling = name in first.values()
