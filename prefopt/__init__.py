@@ -25,21 +25,26 @@ from prefopt.loss import (
     Relation,
     field,
 )
+from prefopt.method import Budget, Method, Trial
 from prefopt.registry import Plugin, Registry, get_loss, load_registry
+from prefopt.task import Knob, Task
 from prefopt.transport import Coupling, quantile_coupling
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Completions",
     "ConfigError",
     "Coupling",
     "DataError",
     "Draws",
     "Gradient",
+    "Knob",
     "LabelLoss",
     "Loss",
     "LossOutput",
+    "Method",
     "ModelError",
     "Needs",
     "NonFiniteLossError",
@@ -52,7 +57,9 @@ __all__ = [
     "Registry",
     "Relation",
     "StoreError",
+    "Task",
     "Tokens",
+    "Trial",
     "UnknownNameError",
     "difference_of_powers",
     "field",

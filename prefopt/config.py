@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,14 +12,12 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, Field
 
-from prefopt.errors import ConfigError, nearest
+from prefopt.errors import ConfigError
+from prefopt.section import Section, explain
+from prefopt.yaml_file import parse_yaml, read_yaml
 
 # A place on disk or on the Hub.
 _Place = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 # Settings of peft's LoraConfig under which a new adapter adds nothing until it is trained.
@@ -31,7 +28,7 @@ _BEGIN_AS_BASE = {
 }
 
 
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """A LoRA adapter, trained in place of the weights.
 
     Keys beyond `path` are those of peft's LoraConfig: r, lora_alpha, target_modules and the rest.
@@ -69,7 +66,7 @@ class AdapterConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which model, and how it is held in memory."""
 
     name: _Place
@@ -88,7 +85,7 @@ class ModelConfig(_Section):
     """A LoRA adapter to train in place of the weights (needs prefopt[peft])."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which rows, and what is done with those that do not fit."""
 
     train: _Place
@@ -101,7 +98,7 @@ class DataConfig(_Section):
     """Stop at a row that cannot be used, or leave it out, count it and list it."""
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """One part of the objective. Keys beyond `name` and `weight` are the loss's own hyper-parameters."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -117,7 +114,7 @@ class LossConfig(_Section):
         return dict(self.__pydantic_extra__ or {})
 
 
-class ReferenceConfig(_Section):
+class ReferenceConfig(Section):
     """Where reference log-probs come from."""
 
     mode: Literal["cached", "live", "none"] = "live"
@@ -138,7 +135,7 @@ class ReferenceConfig(_Section):
     """Share of the policy in the reference after such an update; 1 replaces it."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The optimisation."""
 
     batch_size: int = Field(64, ge=1)
@@ -165,7 +162,7 @@ class TrainingConfig(_Section):
     """Seed of the row order and of everything else that draws."""
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """What is measured on the held-out rows, before and after training."""
 
     every_steps: int | None = Field(None, ge=1)
@@ -176,7 +173,7 @@ class EvaluationConfig(_Section):
     """Length limit of those completions."""
 
 
-class PluginConfig(_Section):
+class PluginConfig(Section):
     """A Python file that registers losses."""
 
     path: _Place
@@ -185,7 +182,7 @@ class PluginConfig(_Section):
     """Digest of the file; the resolved config records it, and a file with another one is refused."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run."""
 
     model: ModelConfig
@@ -249,7 +246,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), plugins: Iterab
         ConfigError: the file is missing or not YAML, or a key or value is not valid; the message names the file, the
             key path, the value, what is allowed and the nearest known key.
     """
-    values = _read_yaml(Path(path))
+    values = read_yaml(Path(path))
     for override in overrides:
         _set(values, override)
     given = values.get("plugins") or []
@@ -271,7 +268,7 @@ def parse_config(values: Mapping[str, Any], *, where: str = "config") -> RunConf
     try:
         return RunConfig.model_validate(_spell_out(values))
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
+        raise ConfigError(f"{where}: {explain(error, RunConfig, _LATER)}") from None
 
 
 def with_digests(config: RunConfig) -> RunConfig:
@@ -328,49 +325,6 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, with 1e-6 read as the number it is and a key given twice refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
-        seen: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.append(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
-        guess = f"; did you mean {str(path.with_name(near))!r}?" if near else ""
-        raise ConfigError(f"config file {str(path)!r} does not exist{guess}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    values = _parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values, not {type(values).__name__}")
-    return values
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-
-
 def _set(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.split(".")
@@ -392,7 +346,7 @@ def _set(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is {below!r}, not a mapping")
         place[key] = below
         place = below
-    value = _parse_yaml(text, f"override {override!r}")
+    value = parse_yaml(text, f"override {override!r}")
     if isinstance(place, list):
         place[_index(place, keys[-1], override)] = value
     elif not isinstance(place, dict):
@@ -426,57 +380,3 @@ def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _LATER = {"tracking": "metrics.jsonl holds every step"}
-
-_WANTED = {
-    "bool_type": "must be true or false",
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "model_type": "must be a mapping of keys to values",
-    "string_too_short": "must not be empty",
-    "string_type": "must be text",
-    "too_short": "must not be empty",
-    "tuple_type": "must be a list",
-}
-
-
-def _explain(error: pydantic.ValidationError) -> str:
-    # An unknown key often explains why another one is missing, so it is told first; of the members of a union, the one
-    # whose type fits says more.
-    first = min(error.errors(), key=lambda found: (found["type"] != "extra_forbidden", found["type"].endswith("_type")))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return message
-    # Pydantic names the member of a union as if it were a key.
-    loc = [key for key in first["loc"] if key == "model" or not str(key).startswith(("constrained-", "function-"))]
-    path = ".".join(map(str, loc))
-    section = _section_at(loc[:-1])
-    key = str(loc[-1])
-    if first["type"] == "extra_forbidden":
-        if path in _LATER:
-            return f"'{path}' is not built yet: {_LATER[path]}"
-        known = sorted(section.model_fields)
-        near = nearest(key, known)
-        guess = f"did you mean {near!r}? " if near else ""
-        return f"unknown key '{path}'; {guess}known here: {', '.join(known)}"
-    if first["type"] == "missing":
-        return f"'{path}' is missing; it is required"
-    field = section.model_fields.get(key)
-    scalar = field is not None and not field.is_required() and not isinstance(field.default, _Section)
-    default = f" (default {field.default!r})" if field is not None and scalar else ""
-    wanted = _WANTED.get(first["type"]) or message.replace("Input should be", "must be")
-    given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
-    return f"{path} = {given!r}: it {wanted}{default}"
-
-
-def _section_at(keys: Sequence[int | str]) -> type[_Section]:
-    sections: dict[str, type[_Section]] = {
-        "model": ModelConfig,
-        "data": DataConfig,
-        "loss": LossConfig,
-        "plugins": PluginConfig,
-        "reference": ReferenceConfig,
-        "training": TrainingConfig,
-        "evaluation": EvaluationConfig,
-    }
-    named = [key for key in keys if key in sections]
-    return sections[str(named[-1])] if named else RunConfig

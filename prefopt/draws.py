@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,14 @@ class Draws:
         """
         if len(counts) != len(self.row_ids):
             raise ValueError(f"draws for {len(self.row_ids)} rows were asked for {len(counts)} counts; give one a row")
-        drawn = [
-            np.random.default_rng((self.seed, self.step, row_id, stream)).random(count)
-            for row_id, count in zip(self.row_ids, counts, strict=True)
-        ]
-        return torch.from_numpy(np.concatenate(drawn) if drawn else np.empty(0))
+        return _drawn(self, tuple(counts), stream).clone()
+
+
+# A loss asks for the same numbers in each of the engine's passes, and one loss of many trials in each trial.
+@functools.lru_cache(maxsize=8)
+def _drawn(draws: Draws, counts: tuple[int, ...], stream: int) -> Tensor:
+    drawn = [
+        np.random.default_rng((draws.seed, draws.step, row_id, stream)).random(count)
+        for row_id, count in zip(draws.row_ids, counts, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(drawn) if drawn else np.empty(0))

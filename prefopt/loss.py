@@ -71,6 +71,11 @@ class LossOutput:
         return self.terms or {"loss": (self.losses, torch.ones_like(self.losses))}
 
     @classmethod
+    def of(cls, values: Tensor | LossOutput) -> LossOutput:
+        """What a loss's `values` returned, as an output."""
+        return cls(values) if isinstance(values, Tensor) else values
+
+    @classmethod
     def from_terms(cls, **terms: tuple[Tensor, Tensor]) -> LossOutput:
         """An output made of named terms; `losses` is the sum of their values."""
         losses = sum(values for values, _ in terms.values())
@@ -225,9 +230,7 @@ class Loss(pydantic.BaseModel):
         self._check(batch)
         if batch.state is None:
             batch = replace(batch, state=self.initial_state())
-        output = self.values(batch)
-        if isinstance(output, Tensor):
-            output = LossOutput(output)
+        output = LossOutput.of(self.values(batch))
         if not isinstance(output, LossOutput):
             raise PluginError(
                 f"loss {self.name} returned a {type(output).__name__}; `values` returns a tensor of one value per row "

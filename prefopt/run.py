@@ -162,7 +162,7 @@ def run(
         "wall_seconds": round(time.time() - started, 2),
         "peak_memory_bytes": _peak_memory_bytes(),
         "threads": torch.get_num_threads(),
-        "versions": _versions(),
+        "versions": versions(),
         "plugins": dict(provenance or {}),
     }
     write_json(output / RUN, record)
@@ -281,6 +281,7 @@ def _peak_memory_bytes() -> dict[str, int]:
     return peak
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Python's version and those of the libraries that numbers depend on."""
     packages = ("torch", "transformers", "accelerate", "datasets")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}

@@ -5,8 +5,9 @@ import json
 import pydantic
 import pytest
 
-from prefopt.config import _Section, as_values, json_schema, load_config, parse_config, to_yaml
+from prefopt.config import as_values, json_schema, load_config, parse_config, to_yaml
 from prefopt.errors import ConfigError
+from prefopt.section import Section
 
 TEXT = """
 model: gpt2
@@ -178,8 +179,8 @@ def test_every_field_is_documented():
     def undocumented(section):
         return [name for name, info in section.model_fields.items() if not info.description]
 
-    assert {section.__name__: undocumented(section) for section in _Section.__subclasses__()} == {
-        section.__name__: [] for section in _Section.__subclasses__()
+    assert {section.__name__: undocumented(section) for section in Section.__subclasses__()} == {
+        section.__name__: [] for section in Section.__subclasses__()
     }
 
 

@@ -19,9 +19,12 @@ REGISTRY = prefopt.load_registry()
 # A room imports only what stands on an earlier line; rooms on one line do not see each other.
 ORDER = [
     {"errors", "watcher", "draws", "transport", "logspace"},
-    {"batch"},
+    {"batch", "section", "yaml_file"},
     {"loss"},
-    {"docstrings", "weighted", "hookspecs"},
+    {"docstrings", "weighted", "task"},
+    {"worlds"},
+    {"method"},
+    {"hookspecs", "kinds"},
     {"registry", "pages"},
     {"testing", "integrations"},
     {"config"},

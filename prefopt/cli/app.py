@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from prefopt.cli.bench import bench
 from prefopt.cli.cache import cache
 from prefopt.cli.check import check
 from prefopt.cli.losses import losses
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (train, precompute, losses, plugins, check, schema):
     app.command()(command)
+app.add_typer(bench, name="bench", no_args_is_help=True)
 app.add_typer(cache, name="cache", no_args_is_help=True)
 app.add_typer(new, name="new", no_args_is_help=True)
 

@@ -15,7 +15,7 @@ from prefopt import docstrings, pages
 from prefopt.cli.options import PluginFiles
 from prefopt.errors import ConfigError
 from prefopt.loss import Loss
-from prefopt.registry import Registry, load_registry, taken_twice
+from prefopt.registry import Registry, load_registry
 
 
 def losses(
@@ -87,8 +87,8 @@ def _list(chosen: list[type[Loss]], registry: Registry) -> None:
     console.print(table)
     for broken in registry.broken:
         console.print(f"failed to load: {broken.name}: {broken.error}", soft_wrap=True)
-    for name, plugins in registry.contested.items():
-        console.print(f"left out: {taken_twice(name, plugins)}", soft_wrap=True)
+    for sentence in registry.left_out:
+        console.print(f"left out: {sentence}", soft_wrap=True)
 
 
 def _show(loss: type[Loss], registry: Registry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -24,15 +25,9 @@ def complete(
         prompts: token ids, each at least one long.
         max_new_tokens: length limit of each completion.
     """
-    end = tokenizer.eos_token_id
-    # A chat model ends its turns with a token of its own, which its generation settings name.
-    ends = {end, *_as_list(policy.generation_config.eos_token_id)} - {None}
-    width = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), width), end if end is not None else 0)
-    present = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        present[row, width - len(prompt) :] = 1
+    ends = end_tokens(policy, tokenizer)
+    fill = min(ends, default=0)
+    input_ids, present = left_padded(prompts, fill)
     was_training = policy.training
     policy.train(False)
     written = policy.generate(  # type: ignore[operator]
@@ -41,15 +36,34 @@ def complete(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=sorted(ends) or None,
-        pad_token_id=end if end is not None else 0,
+        pad_token_id=fill,
         # A model's own generation settings may hold sampling values, which greedy search would warn about.
         temperature=None,
         top_p=None,
         top_k=None,
     )
     policy.train(was_training)
-    return [str(text) for text in tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)]
+    return [str(text) for text in tokenizer.batch_decode(written[:, input_ids.shape[1] :], skip_special_tokens=True)]
 
 
-def _as_list(ids: int | list[int] | None) -> list[int | None]:
-    return [*ids] if isinstance(ids, list) else [ids]
+def end_tokens(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Every token that ends a completion."""
+    # A chat model ends its turns with a token of its own, which its generation settings name.
+    named = policy.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
+
+
+def left_padded(prompts: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """[P, T] token ids, filled up on the left so that every prompt ends where its completion begins; and which are real.
+
+    Args:
+        prompts: token ids, each at least one long.
+        fill: what stands where nothing is.
+    """
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), fill)
+    present = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        present[row, width - len(prompt) :] = 1
+    return input_ids, present

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import jinja2
 
 from prefopt.errors import ConfigError, PluginError
-from prefopt.registry import is_loss_name
+from prefopt.kinds import is_name
 
 Kind = Literal["pairs", "labels", "rankings"]
 
@@ -51,7 +51,7 @@ def write_loss_package(name: str, rows: str, into: Path, taken: Collection[str])
     kinds = get_args(Kind)
     if rows not in kinds:
         raise ConfigError(f"--rows is {rows!r}; it must be one of {', '.join(kinds)}")
-    if not is_loss_name(name):
+    if not is_name(name):
         raise PluginError(
             f"a loss cannot be named {name!r}; it must be one lowercase word of letters, digits and _, and no keyword "
             "of Python"

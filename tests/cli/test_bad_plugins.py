@@ -28,6 +28,41 @@ class Cool(prefopt.PairLoss):
 def prefopt_register_losses():
     return [Cool]
 '''
+TASK = '''\
+import prefopt
+
+
+class Windy(prefopt.Task):
+    """A task that is its seed."""
+
+    name = "windy"
+    knobs = {"noise": prefopt.Knob(0.1, "the noise", ge=0, lt=0.5)}
+
+    def build(self, seed, noise):
+        return seed
+
+
+@prefopt.hookimpl
+def prefopt_register_tasks():
+    return [Windy]
+'''
+METHOD = '''\
+import prefopt
+
+
+class Still(prefopt.Method):
+    """The reference."""
+
+    name = "cool"
+
+    def policies(self, trials, worlds, budget):
+        return worlds.logps.expand(len(trials), *worlds.logps.shape).unsqueeze(2)
+
+
+@prefopt.hookimpl
+def prefopt_register_methods():
+    return [Still]
+'''
 SCALAR = GOOD.replace("batch.chosen.policy)", "batch.chosen.policy).mean()")
 BAD = {
     "raises on import": ("1 / 0\n" + GOOD, "ZeroDivisionError: division by zero"),
@@ -41,6 +76,14 @@ BAD = {
         "hyper-parameter 'beta' has no range",
     ),
     "no identifier": (GOOD.replace('"cool"', '"cool-er"'), "name 'cool-er' must be one lowercase word"),
+    "misspelt hook beside a good one": (
+        GOOD + TASK.replace("register_tasks", "register_task"),
+        "unknown hook 'prefopt_register_task'; did you mean 'prefopt_register_tasks'?",
+    ),
+    "bad task beside a good loss": (
+        GOOD + TASK.replace("0.1,", "0.7,"),
+        "knob 'noise' has the default 0.7; it must be a number at least 0 and less than 0.5",
+    ),
 }
 bad_plugins = pytest.mark.parametrize(("text", "reason"), BAD.values(), ids=BAD)
 
@@ -131,6 +174,30 @@ def test_two_installed_with_one_name_lose_it_and_keep_the_rest(prefopt, install,
     assert sentence in prefopt("train", write_config(pairs), "loss=cool").error
     outcome = prefopt("train", write_config(pairs), "training.max_steps=1")
     assert outcome.code == 0, outcome.err
+
+
+def test_a_method_and_a_loss_with_one_name_lose_it_both(prefopt, install, write_config, pairs):
+    install("one", GOOD)
+    install("two", METHOD)
+    sentence = (
+        "two plugins bring a loss or method named 'cool': prefopt-one:one and prefopt-two:two; rename or remove one"
+    )
+    assert f"left out: {sentence}" in prefopt("plugins").out
+    assert f"left out: {sentence}" in prefopt("losses").out
+    contested = {plugin["name"]: plugin["contested"] for plugin in json.loads(prefopt("plugins", "--json").out)}
+    assert (contested["prefopt-one:one"], contested["prefopt-two:two"]) == (["cool"], ["cool"])
+    assert sentence in prefopt("train", write_config(pairs), "loss=cool").error
+
+
+def test_two_installed_tasks_with_one_name_lose_it_and_no_loss_does(prefopt, install):
+    install("one", TASK.replace('"windy"', '"cool"'))
+    install("two", TASK.replace('"windy"', '"cool"') + "\n# another distribution\n")
+    install("three", GOOD)
+    sentence = "two plugins bring a task named 'cool': prefopt-one:one and prefopt-two:two; rename or remove one"
+    assert f"left out: {sentence}" in prefopt("plugins").out
+    contested = {plugin["name"]: plugin["contested"] for plugin in json.loads(prefopt("plugins", "--json").out)}
+    assert [contested[f"prefopt-{name}:{name}"] for name in ("one", "two", "three")] == [["cool"], ["cool"], []]
+    assert prefopt("losses", "cool").code == 0
 
 
 @pytest.mark.parametrize("command", ["plugins", "losses", "train"])

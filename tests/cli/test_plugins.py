@@ -2,12 +2,89 @@ from __future__ import annotations
 
 import json
 
+ALL_THREE = '''\
+import prefopt
+
+
+class Gap(prefopt.PairLoss):
+    """The gap."""
+
+    name = "gap"
+
+    def values(self, batch):
+        return batch.rejected.policy - batch.chosen.policy
+
+    def reward(self, completions):
+        return completions.policy
+
+
+class Wide(Gap):
+    """The same gap."""
+
+    name = "wide"
+
+
+class Still(prefopt.Method):
+    """The reference."""
+
+    name = "still"
+
+    def policies(self, trials, worlds, budget):
+        return worlds.logps.expand(len(trials), *worlds.logps.shape).unsqueeze(2)
+
+
+class Windy(prefopt.Task):
+    """A task that is its seed."""
+
+    name = "windy"
+
+    def build(self, seed):
+        return seed
+
+
+@prefopt.hookimpl
+def prefopt_register_losses():
+    return [Gap, Wide]
+
+
+@prefopt.hookimpl
+def prefopt_register_methods():
+    return [Still]
+
+
+@prefopt.hookimpl
+def prefopt_register_tasks():
+    return [Windy]
+'''
+
 
 def test_every_plugin_is_listed_with_what_it_brings(prefopt):
     found = {plugin["name"]: plugin for plugin in json.loads(prefopt("plugins", "--json").out)}
     assert found["prefopt:dpo"]["losses"] == ["dpo"]
     assert found["prefopt:dpo"]["error"] is None
-    assert "prefopt:kto" in prefopt("plugins").out
+    assert ["prefopt:kto", "loss", "kto"] in [
+        [word for word in line.split() if word[0].isalpha()] for line in prefopt("plugins").out.splitlines()
+    ]
+
+
+def test_what_a_plugin_brings_is_listed_kind_by_kind(prefopt, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(ALL_THREE)
+    monkeypatch.chdir(tmp_path)
+    *_, mine = json.loads(prefopt("plugins", "--plugin", "mine.py", "--json").out)
+    assert (mine["losses"], mine["methods"], mine["tasks"]) == (["gap", "wide"], ["still"], ["windy"])
+    *_, line = prefopt("plugins", "--plugin", "mine.py").out.splitlines()
+    assert line.split()[0] == "mine.py"
+    assert line.rstrip().endswith("losses gap, wide; method still; task windy")
+
+
+def test_the_table_fits_80_columns(prefopt, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(ALL_THREE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = prefopt("plugins", "--plugin", "mine.py").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.count("prefopt:") == 1 for line in lines[1:-1])
+    assert "mine.py" in lines[-1], "what it brings takes more than a line"
 
 
 def test_a_plugin_that_fails_to_load_says_why_and_stops_nobody(prefopt, tmp_path, monkeypatch):

@@ -1,0 +1,5 @@
+"""Tasks whose policies are language models: KL and reward are those of what the models write, not of every completion."""
+
+from prefopt.bench.language_model.task import LanguageModelTask
+
+__all__ = ["LanguageModelTask"]

@@ -1,0 +1,99 @@
+// A section of tasks: choosing the task, the methods and the hyper-parameter; drawn when it comes into view.
+
+function whenSeen(element, draw) {
+  let seen = false;
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    seen = true;
+    draw();
+  }, { rootMargin: "300px" }).observe(element);
+  const redraw = () => seen && draw();
+  document.addEventListener("theme", redraw);
+  return redraw;
+}
+
+function swatch({ colour, dash }) {
+  const pattern = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4" }[dash];
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("width", 20);
+  svg.setAttribute("height", 8);
+  const line = document.createElementNS(svg.namespaceURI, "line");
+  Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": pattern }).forEach(([key, number]) => line.setAttribute(key, number));
+  svg.append(line);
+  return svg;
+}
+
+function panel(section) {
+  const find = (selector) => section.querySelector(selector);
+  const [task, hyperparameter, legend] = [find(".setting"), find(".hyperparameter"), find(".legend")];
+  const chosen = new Map(); // method -> shown or not, where the reader said so; it outlasts a change of task
+  const setting = () => figures.settings[task.value];
+  const methods = () => figures.methods.filter((method) => method in setting().scores);
+  const shown = () => methods().filter((method) => chosen.get(method) ?? setting().shown.includes(method));
+
+  const redraw = whenSeen(find(".plots"), () => {
+    drawFrontier(find(".frontier"), setting(), shown());
+    drawSensitivity(find(".sensitivity"), setting(), shown(), hyperparameter.value);
+  });
+
+  function fillLegend() {
+    const visible = shown();
+    legend.replaceChildren(...methods().map((method) => {
+      const button = document.createElement("button");
+      const area = document.createElement("span");
+      area.textContent = setting().scores[method].area;
+      button.type = "button";
+      button.ariaPressed = visible.includes(method);
+      button.append(swatch(style(method)), method, area);
+      button.addEventListener("click", () => {
+        const show = button.ariaPressed !== "true";
+        chosen.set(method, show);
+        button.ariaPressed = show;
+        redraw();
+      });
+      return button;
+    }));
+  }
+
+  function fillHyperparameters() {
+    const names = methods().flatMap((method) => setting().scores[method].trials.flatMap((trial) => Object.keys(trial.hyperparameters)));
+    const before = hyperparameter.value;
+    const options = ["", ...new Set(names)].map((name) => new Option(name || "each method's own first, as beta", name, false, name === before));
+    hyperparameter.replaceChildren(...options);
+  }
+
+  function changeTask() {
+    fillLegend();
+    fillHyperparameters();
+    section.querySelectorAll(".of-setting").forEach((part) => (part.hidden = part.dataset.setting !== task.value));
+    redraw();
+  }
+
+  task.addEventListener("change", changeTask);
+  hyperparameter.addEventListener("change", redraw);
+  document.addEventListener("theme", fillLegend);
+  section.querySelectorAll(".choose button").forEach((button) => button.addEventListener("click", () => {
+    chosen.clear();
+    if (button.value !== "default") figures.methods.forEach((method) => chosen.set(method, button.value === "all"));
+    fillLegend();
+    redraw();
+  }));
+  changeTask();
+}
+
+document.querySelectorAll("section.panel").forEach(panel);
+
+const heatMap = document.querySelector(".heat-map");
+if (heatMap) {
+  whenSeen(heatMap, async () => {
+    await drawHeatMap(heatMap, figures.heat_map);
+    heatMap.removeAllListeners("plotly_click");
+    heatMap.on("plotly_click", ({ points: [point] }) => {
+      const task = document.querySelector("#tasks .setting");
+      task.selectedIndex = point.x;
+      task.dispatchEvent(new Event("change"));
+      task.closest("section").scrollIntoView();
+    });
+  });
+}

@@ -1,0 +1,82 @@
+"""A section of a YAML file that people write, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, get_args
+
+import pydantic
+
+from prefopt.errors import nearest
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Section(pydantic.BaseModel):
+    """Keys and values, frozen; unknown keys are refused, and a value is of its type or wrong."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+_WANTED = {
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "model_type": "must be a mapping of keys to values",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+
+
+def explain(error: pydantic.ValidationError, root: type[Section], later: Mapping[str, str] = _NONE) -> str:
+    """The first thing wrong, in one sentence: the key's path, its value, what is allowed, the nearest known key.
+
+    Args:
+        error: what pydantic found.
+        root: the section that was validated.
+        later: keys that are to come, and what there is until then.
+    """
+    # An unknown key often explains why another one is missing, so it is told first; of the members of a union, the one
+    # whose type fits says more.
+    first = min(error.errors(), key=lambda found: (found["type"] != "extra_forbidden", found["type"].endswith("_type")))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    # Pydantic names the member of a union as if it were a key.
+    loc = [key for key in first["loc"] if key == "model" or not str(key).startswith(("constrained-", "function-"))]
+    path = ".".join(map(str, loc))
+    section = _section_at(root, loc[:-1])
+    key = str(loc[-1])
+    if first["type"] == "extra_forbidden":
+        if path in later:
+            return f"'{path}' is not built yet: {later[path]}"
+        known = sorted(section.model_fields)
+        near = nearest(key, known)
+        guess = f"did you mean {near!r}? " if near else ""
+        return f"unknown key '{path}'; {guess}known here: {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"'{path}' is missing; it is required"
+    field = section.model_fields.get(key)
+    scalar = field is not None and not field.is_required() and not isinstance(field.default, Section)
+    default = f" (default {field.default!r})" if field is not None and scalar else ""
+    wanted = _WANTED.get(first["type"]) or message.replace("Input should be", "must be")
+    given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
+    return f"{path} = {given!r}: it {wanted}{default}"
+
+
+def _section_at(root: type[Section], keys: Sequence[int | str]) -> type[Section]:
+    """The section that a path of keys leads into."""
+    section = root
+    for key in keys:
+        field = section.model_fields.get(str(key))
+        section = _section_in(field.annotation) or section if field is not None else section
+    return section
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
