@@ -143,15 +143,13 @@ class _Objective:
     def __init__(self, worlds: Worlds, reward: Tensor, betas: Sequence[float], batch_size: int | None) -> None:
         self._tree = tree = worlds.tree
         self._reference = worlds.reference.float()
-        self._betas = torch.tensor(betas)[:, None, None, None, None]
+        self._betas = torch.tensor(betas)[:, None, None, None]
         self._batch_size = batch_size or len(worlds.rows[0])
-        num_prompts = reward.shape[1]
         # A completion's last token is no other's, so that is where its reward stands.
         last = tree.positions.gather(1, tree.lengths[:, None] - 1)[:, 0]
-        earned = torch.zeros(len(worlds.seeds), num_prompts, tree.num_prefixes * tree.num_actions)
-        earned[..., last] = reward.float()
-        self._earned = earned.unflatten(-1, (-1, tree.num_actions))
-        self._values = torch.zeros(len(betas), len(worlds.seeds), num_prompts, tree.num_prefixes, requires_grad=True)
+        self._earned = torch.zeros(self._reference.shape)
+        self._earned.flatten(-2)[..., last] = reward.float()
+        self._values = torch.zeros(len(betas), *self._reference.shape[:-1], requires_grad=True)
         self._optimizer = torch.optim.Adam([self._values], lr=_VALUE_RATE, fused=True)
         self._generators = [np.random.default_rng((seed, _STREAM)) for seed in worlds.seeds]
 
@@ -165,7 +163,7 @@ class _Objective:
 
         error = samples.of_prefixes(self._values) - self._returns[:, :, rows]
         self._optimizer.zero_grad()
-        samples.mean(error.square()).sum().backward()
+        torch.autograd.backward(samples.mean(error.square()).sum())
         self._optimizer.step()
 
         log_ratio = samples.of_tokens(next_token_logps) - self._logps[:, :, rows]
@@ -179,14 +177,15 @@ class _Objective:
         noise = np.stack([generator.gumbel(size=size) for generator in self._generators])
         samples = Samples.draw(self._tree, next_token_logps, prompts, torch.from_numpy(noise).float())
 
-        log_ratio = next_token_logps - self._reference
-        # The end is impossible at the empty prefix, under both.
-        rewards = samples.of_tokens(self._earned - self._betas * torch.where(log_ratio.isnan(), 0.0, log_ratio))
+        logps = samples.of_tokens(next_token_logps)
+        reference, earned = (
+            samples.of_tokens(table.expand_as(next_token_logps)) for table in (self._reference, self._earned)
+        )
+        rewards = earned - self._betas * (logps - reference)
         values = samples.of_prefixes(self._values.detach())
         advantage = advantages(rewards, values)
         self._returns = advantage + values
         centred = torch.where(samples.scored, advantage - samples.mean(advantage)[..., None, None], 0.0)
         deviation = samples.mean(centred.square()).sqrt()[..., None, None]
         self._advantages = centred / (deviation + 1e-8)
-        self._logps = samples.of_tokens(next_token_logps)
-        self._samples = samples
+        self._samples, self._logps = samples, logps

@@ -30,22 +30,31 @@ def learnt_reward(worlds: Worlds) -> Tensor:
     budget's steps and is not counted among them.
 
     Raises:
-        DataError: the rows are demonstrations, which compare nothing.
+        DataError: the rows are demonstrations, or fewer than five.
     """
-    if any(rows.kind == "demonstrations" for rows in worlds.rows):
-        raise DataError(
-            "a reward model cannot learn from demonstrations, which compare nothing; give it pairs, labels or rankings"
-        )
-    num_fitted = [len(rows) * 4 // 5 for rows in worlds.rows]
-    fitted = [rows.take(torch.arange(num)) for rows, num in zip(worlds.rows, num_fitted, strict=True)]
-    held_out = [rows.take(torch.arange(num, len(rows))) for rows, num in zip(worlds.rows, num_fitted, strict=True)]
-
-    ridges = torch.tensor(_RIDGES)[:, None].expand(-1, len(worlds.seeds))
-    trial = _fit(worlds, fitted, ridges)
-    misfit = _misfit(worlds, *trial, _stacked(held_out))
-    best = ridges.gather(0, misfit.argmin(0, keepdim=True))
-    effects, _ = _fit(worlds, worlds.rows, best)
+    effects, _ = _fit(worlds, worlds.rows, _best_ridges(worlds))
     return whitened(worlds.tree.logps(effects[0].double()), worlds.logps)
+
+
+def _best_ridges(worlds: Worlds) -> Tensor:
+    """[1, S] the ridge under which the first four fifths of a world's rows say most about the rest."""
+    fitted, held_out = zip(*(_split(rows) for rows in worlds.rows), strict=True)
+    ridges = torch.tensor(_RIDGES)[:, None].expand(-1, len(worlds.seeds))
+    misfit = _misfit(worlds, *_fit(worlds, fitted, ridges), _stacked(held_out))
+    return ridges.gather(0, misfit.argmin(0, keepdim=True))
+
+
+def _split(rows: Rows) -> tuple[Rows, Rows]:
+    """The first four fifths of the rows, and the rest."""
+    if rows.kind == "demonstrations":
+        raise DataError("a reward model cannot learn from demonstrations; it takes pairs, labels or rankings")
+    if len(rows) < 5:
+        raise DataError(
+            f"a reward model holds a fifth of its rows out; it takes at least 5, and this world has {len(rows)}"
+        )
+    index = torch.arange(len(rows))
+    num_fitted = len(rows) * 4 // 5
+    return rows.take(index[:num_fitted]), rows.take(index[num_fitted:])
 
 
 def _fit(worlds: Worlds, rows: Sequence[Rows], ridges: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,17 +74,18 @@ def _fit(worlds: Worlds, rows: Sequence[Rows], ridges: Tensor) -> tuple[Tensor, 
 
 def _misfit(worlds: Worlds, effects: Tensor, threshold: Tensor, rows: Rows) -> Tensor:
     """[L, S] minus the log-likelihood of rows [S, B, ...], nats, from effects [L, S, P, N, A] and thresholds [L, S]."""
-    size = rows.completions.shape[1:]
     prompts = rows.prompts[..., None].expand_as(rows.completions).flatten(1)
     tokens = token_logps(worlds.tree.positions, effects, prompts, rows.completions.flatten(1))
-    rewards = tokens.sum(-1).unflatten(-1, size)
+    rewards = tokens.sum(-1).view(len(effects), *rows.completions.shape)
     if rows.desirable is not None:
         above = rewards[..., 0] - threshold[..., None]
         misfit = -logsigmoid(torch.where(rows.desirable, above, -above))
     else:
-        # Each completion is chosen among itself and those ranked below it.
-        choices = rewards.flip(-1).logcumsumexp(-1).flip(-1)
-        misfit = (choices - rewards).sum(-1)
+        *better, rest = rewards.unbind(-1)
+        misfit = torch.zeros_like(rest)
+        for chosen in reversed(better):  # each is chosen among itself and those ranked below it
+            rest = torch.logaddexp(chosen, rest)
+            misfit = misfit + rest - chosen
     return (misfit if rows.weights is None else misfit * rows.weights).sum(-1)
 
 

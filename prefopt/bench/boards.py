@@ -110,46 +110,45 @@ class Field:
     """The areas of all methods on some settings.
 
     Attributes:
-        settings: B of them.
+        settings: [B] which.
         seeds: [S] all held-out seeds that any method ran on there.
-        scores: M methods, each with its score in every setting where it has all the seeds.
-        areas: [M, B, S], 0 where there is no score.
+        methods: [M] names of those that have all the seeds in any of the settings.
+        scores: [M] of each the settings where it has all the seeds, and its score there.
+        areas: [M, B, S], 0 where there is no such score.
         present: [M, B] there is one.
     """
 
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
-    scores: Mapping[str, Mapping[Setting, Score]]
+    methods: tuple[str, ...]
+    scores: tuple[Mapping[Setting, Score], ...]
     areas: Floats
     present: NDArray[np.bool_]
 
     @classmethod
     def of(cls, settings: Sequence[Setting], scores: Mapping[tuple[Setting, str], Score]) -> Field:
         """The field of the scores in those settings."""
-        wanted = set(settings)
-        there = [score for score in scores.values() if score.setting in wanted]
+        columns = {setting: column for column, setting in enumerate(settings)}
+        there = [score for score in scores.values() if score.setting in columns]
         seeds = tuple(sorted({seed for score in there for seed in score.seeds}))
         found: dict[str, dict[Setting, Score]] = {}
-        for score in sorted(there, key=lambda score: score.method):
+        for score in sorted(there, key=lambda score: (score.method, columns[score.setting])):
             if set(score.seeds) == set(seeds):
                 found.setdefault(score.method, {})[score.setting] = score
         areas = np.zeros((len(found), len(settings), len(seeds)))
         present = np.zeros(areas.shape[:2], dtype=bool)
         for row, own in enumerate(found.values()):
-            for column, setting in enumerate(settings):
-                if setting in own:
-                    score = own[setting]
-                    by_seed = dict(zip(score.seeds, score.area.values, strict=True))
-                    areas[row, column] = [by_seed[seed] for seed in seeds]
-                    present[row, column] = True
-        return cls(tuple(settings), seeds, found, areas, present)
+            for setting, score in own.items():
+                by_seed = dict(zip(score.seeds, score.area.values, strict=True))
+                areas[row, columns[setting]] = [by_seed[seed] for seed in seeds]
+                present[row, columns[setting]] = True
+        return cls(tuple(settings), seeds, tuple(found), tuple(found.values()), areas, present)
 
-    @property
-    def methods(self) -> list[str]:
-        """[M] their names."""
-        return list(self.scores)
+    def completes(self, method: int) -> bool:
+        """Whether the method is there in every setting."""
+        return bool(self.present[method].all())
 
-    def contends(self, method: str) -> bool:
+    def contends(self, method: int) -> bool:
         """Whether the method does without the true reward."""
         return not any(score.knows_reward for score in self.scores[method].values())
 
@@ -166,49 +165,48 @@ class Field:
 
 def board(field: Field) -> Board:
     """The board of a field."""
-    methods, complete = field.methods, [bool(own.all()) for own in field.present]
-    contenders = [index for index, method in enumerate(methods) if field.contends(method)]
-    means = [Estimate.of(own[there].mean(0)) for own, there in zip(field.areas, field.present, strict=True)]
-    best = max((i for i in contenders if complete[i]), key=lambda i: means[i].mean, default=None)
-
+    methods = range(len(field.methods))
+    contenders = [method for method in methods if field.contends(method)]
+    areas = [Estimate.of(own[there].mean(0)) for own, there in zip(field.areas, field.present, strict=True)]
+    best = max((own for own in contenders if field.completes(own)), key=lambda own: areas[own].mean, default=None)
     ranks: dict[int, float] = {}
     differences: dict[int, Estimate] = {}
-    raw: dict[int, float] = {}
-    corrected: dict[int, float] = {}
+    p: dict[int, float] = {}
+    p_holm: dict[int, float] = {}
     power = None
     if best is not None:
-        values = np.where(field.present[..., None], field.areas, np.nan)[contenders]
-        ranks = dict(zip(contenders, average_ranks(values.reshape(len(contenders), -1)).tolist(), strict=True))
-        others = [index for index in range(len(methods)) if index != best]
-        to_best, _ = field.differences(others, [best] * len(others))
-        differences = {index: Estimate.of(own) for index, own in zip(others, to_best, strict=True)}
-        tested = [index for index in contenders if index != best]
-        found = np.array([differences[index].values for index in tested]).reshape(len(tested), -1)
-        p = paired_test(found, 0.0)
-        raw, corrected = (dict(zip(tested, own.tolist(), strict=True)) for own in (p, holm(p)))
+        blocks = np.where(field.present[..., None], field.areas, np.nan)[contenders].reshape(len(contenders), -1)
+        ranks = dict(zip(contenders, average_ranks(blocks).tolist(), strict=True))
+        others = [method for method in methods if method != best]
+        found, _ = field.differences(others, [best] * len(others))
+        differences = {method: Estimate.of(own) for method, own in zip(others, found, strict=True)}
+        tested = [method for method in contenders if method != best]
+        found = found[[method in tested for method in others]]
+        raw = paired_test(found, 0.0)
+        p, p_holm = (dict(zip(tested, own.tolist(), strict=True)) for own in (raw, holm(raw)))
         power = _power(found)
 
-    def place(index: int) -> tuple[float, bool, str]:
-        ahead = differences[index].mean if index in differences else 0.0 if best is not None else means[index].mean
-        return -ahead, index != best, methods[index]
+    def place(method: int) -> tuple[float, bool, str]:
+        ahead = areas[method].mean if best is None else differences[method].mean if method != best else 0.0
+        return -ahead, method != best, field.methods[method]
 
     rows = tuple(
         Row(
-            method=methods[index],
-            knows_reward=index not in contenders,
-            area=means[index],
-            rank=ranks.get(index),
-            num_settings=int(field.present[index].sum()),
-            complete=complete[index],
-            difference=differences.get(index),
-            p=raw.get(index),
-            p_holm=corrected.get(index),
-            tied=index == best or corrected.get(index, 0.0) >= LEVEL,
-            cells=tuple(cell for score in field.scores[methods[index]].values() for cell in score.cells),
+            method=field.methods[method],
+            knows_reward=method not in contenders,
+            area=areas[method],
+            rank=ranks.get(method),
+            num_settings=int(field.present[method].sum()),
+            complete=field.completes(method),
+            difference=differences.get(method),
+            p=p.get(method),
+            p_holm=p_holm.get(method),
+            tied=method == best or p_holm.get(method, 0.0) >= LEVEL,
+            cells=tuple(cell for score in field.scores[method].values() for cell in score.cells),
         )
-        for index in sorted(range(len(methods)), key=place)
+        for method in sorted(methods, key=place)
     )
-    return Board(field.settings, field.seeds, rows, None if best is None else methods[best], power)
+    return Board(field.settings, field.seeds, rows, None if best is None else field.methods[best], power)
 
 
 def _power(differences: Floats) -> Power | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prefopt.bench.columns import columns, prepared
 from prefopt.bench.stacked import StackedLoss
+from prefopt.errors import ConfigError
 from prefopt.loss import Loss
 from prefopt.method import Budget, Method, Trial
 from prefopt.worlds import Policies, Worlds
@@ -23,14 +24,16 @@ class LossMethod(Method):
     """A loss that trains the policy on the rows, by minibatches of one shuffled epoch after the other.
 
     Args:
-        loss_class: the loss. Trials draw its `tune` fields and the learning rate; its other fields keep their defaults.
+        loss_class: the loss. Trials draw the learning rate and its `tune` fields, but for those that are not read while
+            the other fields have their defaults; these keep them.
     """
 
     def __init__(self, loss_class: type[Loss]) -> None:
         self.loss_class = loss_class
         self.name = loss_class.name
         ranges = {name: _range(info.json_schema_extra) for name, info in loss_class.model_fields.items()}
-        self.tune = {"learning_rate": LEARNING_RATES} | {name: found for name, found in ranges.items() if found}
+        read = {name: found for name, found in ranges.items() if found and _is_read(loss_class, name, found)}
+        self.tune = {"learning_rate": LEARNING_RATES} | read
 
     def losses(self, trials: Sequence[Trial]) -> list[Loss]:
         """[T] the loss of each trial.
@@ -64,6 +67,15 @@ class LossMethod(Method):
 def _range(extra: Any) -> tuple[float, float] | None:
     found = extra.get("tune") if isinstance(extra, dict) else None
     return (float(found[0]), float(found[1])) if found else None
+
+
+def _is_read(loss_class: type[Loss], name: str, range_: tuple[float, float]) -> bool:
+    """Whether the hyper-parameter may be given by itself: f-DPO's alpha may not, unless its divergence is alpha's."""
+    try:
+        loss_class(**{name: range_[1]})
+    except ConfigError:
+        return False
+    return True
 
 
 def _order(num_rows: int, budget: Budget, seed: int) -> Tensor:

@@ -10,6 +10,11 @@ from scipy.stats import qmc
 from prefopt.method import Trial
 
 
+# A sequence's numbers change with its dimensions, so there are always as many: the first hyper-parameter gets the same
+# numbers whatever follows it.
+_NUM_DIMENSIONS = 8
+
+
 def draw_trials(ranges: Mapping[str, tuple[float, float]], num_trials: int) -> list[Trial]:
     """Settings within the given ranges, on a log scale where a range lies above 0; one where there is nothing to tune.
 
@@ -21,16 +26,16 @@ def draw_trials(ranges: Mapping[str, tuple[float, float]], num_trials: int) -> l
         num_trials: T, >= 1.
 
     >>> [round(trial["beta"], 3) for trial in draw_trials({"beta": (0.01, 1.0)}, 4)]
-    [0.066, 0.322, 0.132, 0.02]
+    [0.066, 0.645, 0.301, 0.025]
     """
     if not ranges:
         return [{}]
-    sobol = qmc.Sobol(len(ranges), scramble=True, rng=0)
+    sobol = qmc.Sobol(max(len(ranges), _NUM_DIMENSIONS), scramble=True, rng=0)
     # A whole power of 2 is balanced; of a longer one the first trials are taken.
     points = sobol.random_base2(math.ceil(math.log2(num_trials)))[:num_trials]
     bounds = ranges.values()
     return [
-        dict(zip(ranges, (_between(*own, place) for own, place in zip(bounds, point, strict=True)), strict=True))
+        dict(zip(ranges, (_between(*own, place) for own, place in zip(bounds, point, strict=False)), strict=True))
         for point in points.tolist()
     ]
 

@@ -26,7 +26,7 @@ def complete(
         max_new_tokens: length limit of each completion.
     """
     ends = end_tokens(policy, tokenizer)
-    fill = min(ends, default=0)
+    fill = 0 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     input_ids, present = left_padded(prompts, fill)
     was_training = policy.training
     policy.train(False)
@@ -54,7 +54,7 @@ def end_tokens(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
 
 
 def left_padded(prompts: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """[P, T] token ids, filled up on the left so that every prompt ends where its completion begins; and which are real.
+    """Token ids [P, T], filled up on the left so that a completion follows every prompt; and [P, T] which are real.
 
     Args:
         prompts: token ids, each at least one long.

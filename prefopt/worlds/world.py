@@ -145,6 +145,22 @@ class World:
 
         return replace(self, sampler=sampler)
 
+    def enumerated(self) -> World:
+        """The world whose rows are all ordered pairs, each with the chance that it is drawn and so decided as weight.
+
+        The reference writes and Bradley and Terry's model decides, by the true preferences, so the mean loss over
+        these rows is the expected loss, without sampling error.
+        """
+        chance = self.logps.exp()
+        weights = chance[:, :, None] * chance[:, None, :] * self.preferences()
+        num_prompts, num_completions = chance.shape
+        index = torch.stack(
+            torch.meshgrid(*map(torch.arange, (num_prompts, num_completions, num_completions)), indexing="ij")
+        )
+        prompts, first, second = index.flatten(1)[:, (index[1] != index[2]).flatten()]
+        pairs = Rows("pairs", prompts, torch.stack([first, second], dim=1), weights=weights[prompts, first, second])
+        return replace(self, sampler=lambda generator, num_rows: pairs, num_rows=len(pairs))
+
     def rows(self, seed: int) -> Rows:
         """The `num_rows` rows that a method gets in the run of that seed."""
         return self.sampler(np.random.default_rng((seed, _ROWS)), self.num_rows)

@@ -1,4 +1,4 @@
-"""Tasks whose policies are language models: KL and reward are those of what the models write, not of every completion."""
+"""Tasks whose policies are language models: KL and reward are those of what the models write."""
 
 from prefopt.bench.language_model.task import LanguageModelTask
 

@@ -78,7 +78,7 @@ def measured(problem: Problem, policy: Scorer) -> dict[str, float]:
         "reward": float(rewards.mean()),
         "kl": float(_kl(policy, reference, samples)),
         "forward_kl": float(_kl(reference, policy, problem.samples)),
-        "win_rate": float(_win_rate(rewards, problem.rewards)),
+        "win_rate": float(win_rate(rewards, problem.rewards)),
         "chosen_log_ratio": float(chosen),
         "rejected_log_ratio": float(rejected),
     }
@@ -120,7 +120,7 @@ def _kl(policy: Scorer, other: Scorer, samples: Sequence[Row]) -> Tensor:
     return kl_along(policy, other, samples, tokens_per_microbatch=_TOKENS_PER_MICROBATCH).mean()
 
 
-def _win_rate(rewards: Tensor, others: Tensor) -> Tensor:
+def win_rate(rewards: Tensor, others: Tensor) -> Tensor:
     """The chance that a sample of one policy has a higher reward than one of another to the same prompt; ties: a half.
 
     The i-th samples of both were drawn with the same random numbers, so they are not compared.
@@ -137,8 +137,7 @@ def _win_rate(rewards: Tensor, others: Tensor) -> Tensor:
 def _displacements(problem: Problem, policy: Scorer) -> tuple[Tensor, Tensor]:
     """The mean log-ratio of chosen and of rejected completions of the training pairs, nats."""
     trees = grow_rows(problem.pairs[:_NUM_DISPLACED])
-    own, reference = (
-        source.score(trees, tokens_per_microbatch=_TOKENS_PER_MICROBATCH).sums for source in (policy, problem.remembered)
-    )
-    chosen, rejected = (own - reference).view(-1, 2).mean(0)
+    own = policy.score(trees, tokens_per_microbatch=_TOKENS_PER_MICROBATCH)
+    reference = problem.remembered.score(trees, tokens_per_microbatch=_TOKENS_PER_MICROBATCH)
+    chosen, rejected = (own.sums - reference.sums).view(-1, 2).mean(0)
     return chosen, rejected

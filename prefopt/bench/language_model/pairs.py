@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 
-from prefopt.batch import RowKind
 from prefopt.data.mismatch import add_mismatched
 from prefopt.data.row import Row
 from prefopt.errors import DataError
@@ -49,8 +48,10 @@ def compare(
 
 
 def read_as(pairs: Sequence[Row], loss: Loss) -> list[Row]:
-    """The pairs as a loss reads them: as they are where it can (the engine splits them into labels for one that reads
-    labels), else as rankings of two, or as demonstrations of the chosen; with mismatched completions where it asks.
+    """The pairs as a loss reads them, with mismatched completions where it asks.
+
+    They stay pairs where they can; the engine splits them for a loss that reads labels. Otherwise they become rankings
+    of two, or demonstrations of the chosen.
 
     Raises:
         DataError: the loss can read them in no way.

@@ -79,8 +79,8 @@ class Classifier:
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ModelError(
-                f"reward {name!r} lacks {len(missing)} weights of a {type(self._model).__name__}, {missing[0]!r} first, "
-                "which would be random; it is no trained sequence classifier"
+                f"reward {name!r} lacks {len(missing)} weights of a {type(self._model).__name__}, {missing[0]!r} "
+                "first, which would be random; it is no trained sequence classifier"
             )
         self._positive = _positive(name, self._model.config.id2label)
         if self._tokenizer.pad_token is None:

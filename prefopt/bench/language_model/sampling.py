@@ -1,4 +1,4 @@
-"""What a policy writes, at temperature 1 and uncut by any other rule, so that its log-probs are those it is drawn from."""
+"""What a policy writes, at temperature 1 and without any other rule: drawn with the probabilities it is scored by."""
 
 from __future__ import annotations
 
@@ -56,17 +56,19 @@ def sample(
     rows: list[tuple[Prompt, tuple[int, ...]]] = []
     own = policy.generation_config
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
         try:
-            policy.generation_config = GenerationConfig()  # a model's own may hold penalties and cuts
+            # A model's own settings may hold penalties and cuts.
+            policy.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
             for start in range(0, len(prompts), at_once):
+                torch.manual_seed(seed + start)  # whatever the batches before it took, which may have ended early
                 some = prompts[start : start + at_once]
                 input_ids, present = (part.to(policy.device) for part in left_padded(some, fill))
                 written = policy.generate(input_ids, attention_mask=present, **settings)  # type: ignore[operator]
                 new = written[:, input_ids.shape[1] :].view(len(some), num_samples, -1).tolist()
-                rows += [(prompt, _up_to_end(ids, ends)) for prompt, group in zip(some, new, strict=True) for ids in group]
+                for prompt, group in zip(some, new, strict=True):
+                    rows += [(prompt, _up_to_end(ids, ends)) for ids in group]
         finally:
-            policy.generation_config = own
+            pass
     return [
         Row("demonstrations", "sampled", number, prompt, (Completion(ids, (True,) * len(ids)),))
         for number, (prompt, ids) in enumerate(rows, 1)

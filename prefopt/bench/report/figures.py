@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefopt.bench.report import wording
-from prefopt.bench.results import Board, Frontier, Point, Results, Score, Setting
+from prefopt.bench.results import Board, Frontier, Results, Score, Setting
 
 _ALWAYS_SHOWN = ("dpo", "sft")
 _NUM_BEST_SHOWN = 4
@@ -16,32 +16,27 @@ def figures(results: Results) -> dict[str, Any]:
     """Everything the plots need.
 
     Returns:
-        `methods` in the order in which they take colours, `bounds` among them, `settings` with the curves and points
-        of each, and `heat_map` (None without a leaderboard).
+        `bounds`: the methods that read the true reward; `settings`: the curves, points and trials of every method
+        there; `heat_map`: None without a leaderboard.
     """
     bounds = {score.method for score in results.scores.values() if score.knows_reward}
     return {
-        "methods": _order(results),
         "bounds": sorted(bounds),
         "settings": [_setting(results, setting) for setting in results.settings],
         "heat_map": None if results.leaderboard is None else _heat_map(results, results.leaderboard),
     }
 
 
-def _order(results: Results) -> list[str]:
-    placed = [row.method for row in results.leaderboard.rows] if results.leaderboard else []
-    known = [name for name in _ALWAYS_SHOWN if name in results.methods]
-    return list(dict.fromkeys([*known, *placed, *results.methods]))
-
-
 def _setting(results: Results, setting: Setting) -> dict[str, Any]:
     board = results.boards[setting]
     optimum = results.optima.get(setting)
-    scores = {row.method: results.scores[setting, row.method] for row in board.rows}
+    rows = sorted(board.rows, key=lambda row: row.knows_reward)
+    scores = {row.method: results.scores[setting, row.method] for row in rows}
     return {
         "label": setting.label,
         "max_kl": setting.max_kl,
         "has_optimum": setting.has_optimum,
+        "kl": _short(next(iter(scores.values())).frontier.kl),  # the grid of all frontiers here
         "optimum": None if optimum is None else _frontier(optimum),
         "shown": _shown(board),
         "scores": {method: _score(score) for method, score in scores.items()},
@@ -54,34 +49,34 @@ def _shown(board: Board) -> list[str]:
 
 
 def _score(score: Score) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for trial in score.trials for name in trial.hyperparameters))
+    points = [point for point in score.points if point.kl is not None and point.gain is not None]
     return {
         "area": wording.number(score.area.mean),
         "frontier": _frontier(score.frontier),
-        "points": [_point(point) for point in score.points if point.kl is not None and point.gain is not None],
-        "trials": [
-            {"area": _short(trial.area), "selected": trial.selected, "hyperparameters": trial.hyperparameters}
-            for trial in score.trials
-        ],
+        "points": {
+            "kl": _short(point.kl for point in points),
+            "gain": _short(point.gain for point in points),
+            "trial": [point.trial for point in points],
+            "step": [point.step for point in points],
+        },
+        "trials": {
+            "area": _short(trial.area for trial in score.trials),
+            "selected": [trial.selected for trial in score.trials],
+            "text": [wording.hyperparameters(trial.hyperparameters) for trial in score.trials],
+            "values": {name: _short(trial.hyperparameters.get(name) for trial in score.trials) for name in names},
+        },
         "cells": score.cells,
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
-    return {
-        "kl": point.kl,
-        "gain": point.gain,
-        "trial": f"trial {point.trial}, step {point.step}",
-        "hyperparameters": wording.hyperparameters(point.hyperparameters),
-    }
-
-
 def _frontier(frontier: Frontier) -> dict[str, Any]:
-    curves = {"kl": frontier.kl, "gain": frontier.gain, "low": frontier.low, "high": frontier.high}
-    return {name: None if curve is None else [_short(value) for value in curve] for name, curve in curves.items()}
+    low, high = frontier.low, frontier.high
+    return {"gain": _short(frontier.gain), "low": low and _short(low), "high": high and _short(high)}
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")  # beyond what a screen shows; it halves the page
+def _short(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else float(f"{value:.4g}") for value in values]  # as fine as a screen
 
 
 def _heat_map(results: Results, board: Board) -> dict[str, Any]:
@@ -104,7 +99,7 @@ def _heat_cell(results: Results, setting: Setting, method: str) -> dict[str, Any
     score = results.scores.get((setting, method))
     if score is not None:
         text = f"{wording.number(score.area.mean)} {wording.brackets(score.area)}".rstrip()
-        return {"area": _short(score.area.mean), "text": text, "cells": score.cells}
+        return {"area": score.area.mean, "text": text, "cells": score.cells}
     for found in (*results.failed, *results.missing):
         if (found.task, found.method) == (setting.task, method) and tuple(sorted(found.knobs.items())) == setting.knobs:
             failed = found in results.failed

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from prefopt.bench.report import wording
 from prefopt.bench.report.wording import Record
-from prefopt.bench.results import Results
+from prefopt.bench.results import Results, Score
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell; `selected` are the settings of the trials whose points were selected on validation."""
+    """One cell; `selected`: the trials that were selected on validation, at which steps."""
 
     cell: str
     task: str
@@ -28,16 +28,7 @@ class Entry:
 def ledger(records: Iterable[Record], results: Results) -> list[Entry]:
     """All cells by task, knobs, method and split; of a cell recorded more than once the last record."""
     latest = {record["cell"]: record for record in records}
-    selected = {
-        cell: tuple(
-            f"trial {point.trial}, step {point.step}: {wording.hyperparameters(point.hyperparameters)}".removesuffix(
-                ": "
-            )
-            for point in score.points
-        )
-        for score in results.scores.values()
-        for cell in score.cells
-    }
+    selected = {cell: _selected(score) for score in results.scores.values() for cell in score.cells}
     entries = [
         Entry(
             cell=cell,
@@ -53,3 +44,13 @@ def ledger(records: Iterable[Record], results: Results) -> list[Entry]:
         for cell, record in latest.items()
     ]
     return sorted(entries, key=lambda entry: (entry.task, entry.knobs, entry.method, entry.split))
+
+
+def _selected(score: Score) -> tuple[str, ...]:
+    steps: dict[int, list[int]] = {}
+    for point in score.points:
+        steps.setdefault(point.trial, []).append(point.step)
+    values = {point.trial: wording.hyperparameters(point.hyperparameters) for point in score.points}
+    return tuple(
+        f"trial {trial} at {', '.join(map(str, sorted(steps[trial])))}: {values[trial]}" for trial in sorted(steps)
+    )

@@ -48,5 +48,5 @@ def _name(line: Line) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line; an underscore inside a word and a lone < mean nothing to it."""
+    """Text that Markdown shows as it stands, on one line."""
     return re.sub(r"[\\`*|&]|(?<![^\W_])_|_(?![^\W_])|<(?=[\w/!?])|(?<=\])\(", r"\\\g<0>", " ".join(text.split()))

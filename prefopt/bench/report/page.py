@@ -17,7 +17,7 @@ from prefopt.bench.report.figures import figures
 from prefopt.bench.report.wording import Record
 from prefopt.errors import ConfigError
 
-_SCRIPTS = ("tables.js", "theme.js", "plots.js", "panel.js")
+_SCRIPTS = ("theme.js", "plots.js", "panel.js", "tables.js")
 
 
 def write(records: Iterable[Record], path: Path) -> None:
@@ -51,15 +51,19 @@ def page(records: Iterable[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     sources = {name: _source(environment, name) for name in ("page.css", *_SCRIPTS)}
     scripts = [plotly.offline.get_plotlyjs(), "\n".join(sources[name] for name in _SCRIPTS)]
     boards = [(setting, tables.of_setting(results, setting)) for setting in results.settings]
+    leaderboard = tables.leaderboard(results)
+    shown = [table for table in (leaderboard, *(table for _, table in boards)) if table]
     return environment.get_template("page.html.jinja").render(
         results=results,
         facts=wording.facts(results),
         how_to_read=wording.how_to_read(results.totals, results.settings),
         omission=wording.omission,
-        leaderboard=tables.leaderboard(results),
+        leaderboard=leaderboard,
+        columns={column.title: column.explanation for table in shown for column in table.columns},
         sections=[
             ("tasks", "Tasks with a known optimum", [entry for entry in boards if entry[0].has_optimum]),
             ("language-models", "Language models", [entry for entry in boards if not entry[0].has_optimum]),

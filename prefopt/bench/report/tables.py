@@ -70,7 +70,7 @@ class Table:
     def reach(self) -> tuple[float, float]:
         """The axis on which all its intervals can be drawn: it holds 0, and 1 where there is an optimum."""
         ends = [end for line in self.lines for end in (line.area.interval or (line.area.mean,))]
-        top = 1.0 if any(column.key == "area" and column.title == "area ratio" for column in self.columns) else 0.0
+        top = 1.0 if _RATIO in self.columns else 0.0
         return min([0.0, *ends]), max([top, *ends]) or 1.0
 
 
@@ -112,7 +112,9 @@ _VALUES: tuple[tuple[Column, Callable[[Score], float | None], Callable[[float | 
         wording.percent,
     ),
     (
-        Column("sensitivity", "easy to tune", "Share of the trials whose own area reaches 95 % of the best trial's."),
+        Column(
+            "sensitivity", "trials near best", "Share of the trials whose own area reaches 95 % of the best trial's."
+        ),
         lambda score: score.sensitivity,
         wording.percent,
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -13,13 +12,14 @@ from prefopt.bench.report import tables, wording
 from prefopt.bench.report.wording import Record
 
 _WIDTH = 80
+_NUM_FAILURES = 10
 _SHOWN = ("method", "area", "best", "rank")
 _MARKS = {"best": "*", "tied": "=", "bound": "^", "behind": " "}
 _KEY = "* best  = no difference found  ^ reads the true reward  + not on all tasks"
 
 
-def print_summary(records: Iterable[Record], console: Console, page: Path | None = None) -> None:
-    """The leaderboard, what failed, what differences could have been found, and where the page is.
+def print_summary(records: Iterable[Record], console: Console) -> None:
+    """The leaderboard, the differences that could have been found, and what failed.
 
     Raises:
         ConfigError: there are no records.
@@ -36,20 +36,21 @@ def print_summary(records: Iterable[Record], console: Console, page: Path | None
     for setting in results.settings:
         if not setting.has_optimum:
             _say(console, width, f"{setting.label}: {tables.of_setting(results, setting).verdict}")
-    for sentence in dict.fromkeys(wording.omission(found, results, with_split=False) for found in results.failed):
+    failures = list(dict.fromkeys(wording.omission(found, results, with_split=False) for found in results.failed))
+    for sentence in failures[:_NUM_FAILURES]:
         _say(console, width, f"failed: {sentence}")
+    if len(failures) > _NUM_FAILURES:
+        _say(console, width, f"and {len(failures) - _NUM_FAILURES} more failed: see the page")
     if results.missing:
         _say(
             console,
             width,
             f"{wording.counted(len(results.missing), 'remark')} on what is not in the numbers: see the page",
         )
-    if page is not None:
-        console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _leaderboard(board: tables.Table) -> Table:
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     shown.add_column("", no_wrap=True)
     for column in board.columns:
         if column.key in _SHOWN:

@@ -103,11 +103,11 @@ def verdict(board: Board) -> str:
         return "No contender has run on all of it, so none is called the best."
     tied = [row.method for row in board.rows if row.tied and row.method != board.best]
     if tied:
-        return f"{board.best} is ahead; between it and {_listed(tied)} no difference was found."
+        return f"{board.best} has the largest area; between it and {_listed(tied)} no difference was found."
     others = [row for row in board.rows if row.p_holm is not None]
     if not others:
-        return f"{board.best} is ahead; with no test against another contender this says little."
-    return f"{board.best} is ahead, and every other contender is significantly behind it."
+        return f"{board.best} has the largest area, but nothing to be tested against."
+    return f"{board.best} has the largest area, and every other contender is significantly behind it."
 
 
 def power(found: Power | None) -> str:
@@ -115,25 +115,25 @@ def power(found: Power | None) -> str:
     if found is None:
         return "With fewer than two seeds or contenders no difference can be tested."
     return (
-        f"With {counted(found.num_seeds, 'seed')} a true difference of {number(found.smallest)} from the best would have "
-        f"been found 4 times in 5, and one of {number(found.smallest_holm)} at the strictest step of Holm's correction "
-        f"({counted(found.num_comparisons, 'comparison')})."
+        f"With {counted(found.num_seeds, 'seed')} a true difference of {number(found.smallest)} from the best would "
+        f"have been found 4 times in 5, and one of {number(found.smallest_holm)} at the strictest step of Holm's "
+        f"correction ({counted(found.num_comparisons, 'comparison')})."
     )
 
 
 def how_to_read(totals: Totals, settings: Iterable[Setting]) -> str:
     """The paragraph before all tables."""
     ranges = sorted({setting.max_kl for setting in settings})
-    upper = f"{ranges[0]:g}" if len(ranges) == 1 else "the task's largest KL, in"
+    upper = f"{ranges[0]:g}" if len(ranges) == 1 else "the task's largest KL in"
     return (
         f"Every method gets the same number of trials, settings of its hyper-parameters and the learning rate: "
-        f"{totals.num_trials} here. On {counted(totals.num_validation_seeds, 'validation seed')} the points (a trial at "
-        f"a checkpoint) on the upper hull of reward against KL are selected; what is reported is how those points do on "
-        f"{counted(totals.num_held_out_seeds, 'held-out seed')} that selection never saw. The area ratio is the area "
-        f"under the hull of reward above the reference's against KL(policy || reference), from 0 to {upper} nats, over "
-        f"the area under the frontier nobody can beat, which is known exactly: the reference has 0, the optimum 1. "
-        f"Brackets are 95 % bootstrap intervals over held-out seeds. Every contender is compared with the best one by a "
-        f"paired t-test over seeds, corrected by Holm's method for the number of comparisons; p >= 0.05 reads "
+        f"{totals.num_trials} here. On {counted(totals.num_validation_seeds, 'validation seed')} the points (a trial "
+        f"at a checkpoint) on the upper hull of reward against KL are selected; what is reported is how those points "
+        f"do on {counted(totals.num_held_out_seeds, 'held-out seed')} that selection never saw. The area ratio is the "
+        f"area under the hull of reward above the reference's against KL(policy || reference), from 0 to {upper} nats, "
+        f"over the area under the frontier nobody can beat, which is known exactly: the reference has 0, the optimum "
+        f"1. Brackets are 95 % bootstrap intervals over held-out seeds. Every contender is compared with the best one "
+        f"by a paired t-test over seeds, corrected by Holm's method for the number of comparisons; p >= 0.05 reads "
         f'"no difference found", which does not mean that there is none.'
     )
 

@@ -29,17 +29,20 @@ function panel(section) {
   const [task, hyperparameter, legend] = [find(".setting"), find(".hyperparameter"), find(".legend")];
   const chosen = new Map(); // method -> shown or not, where the reader said so; it outlasts a change of task
   const setting = () => figures.settings[task.value];
-  const methods = () => figures.methods.filter((method) => method in setting().scores);
+  const methods = () => Object.keys(setting().scores);
   const shown = () => methods().filter((method) => chosen.get(method) ?? setting().shown.includes(method));
+
+  const tuned = (names) => names.filter((method) => !figures.bounds.includes(method)); // a bound has nothing to tune
 
   const redraw = whenSeen(find(".plots"), () => {
     drawFrontier(find(".frontier"), setting(), shown());
-    drawSensitivity(find(".sensitivity"), setting(), shown(), hyperparameter.value);
+    drawSensitivity(find(".sensitivity"), setting(), tuned(shown()), hyperparameter.value);
   });
 
   function fillLegend() {
     const visible = shown();
-    legend.replaceChildren(...methods().map((method) => {
+    givePlaces(visible);
+    legend.replaceChildren(...methods().map((method, index) => {
       const button = document.createElement("button");
       const area = document.createElement("span");
       area.textContent = setting().scores[method].area;
@@ -49,15 +52,16 @@ function panel(section) {
       button.addEventListener("click", () => {
         const show = button.ariaPressed !== "true";
         chosen.set(method, show);
-        button.ariaPressed = show;
+        fillLegend();
         redraw();
+        legend.children[index].focus();
       });
       return button;
     }));
   }
 
   function fillHyperparameters() {
-    const names = methods().flatMap((method) => setting().scores[method].trials.flatMap((trial) => Object.keys(trial.hyperparameters)));
+    const names = tuned(methods()).flatMap((method) => Object.keys(setting().scores[method].trials.values));
     const before = hyperparameter.value;
     const options = ["", ...new Set(names)].map((name) => new Option(name || "each method's own first, as beta", name, false, name === before));
     hyperparameter.replaceChildren(...options);
@@ -75,7 +79,7 @@ function panel(section) {
   document.addEventListener("theme", fillLegend);
   section.querySelectorAll(".choose button").forEach((button) => button.addEventListener("click", () => {
     chosen.clear();
-    if (button.value !== "default") figures.methods.forEach((method) => chosen.set(method, button.value === "all"));
+    if (button.value !== "default") methods().forEach((method) => chosen.set(method, button.value === "all"));
     fillLegend();
     redraw();
   }));
@@ -86,6 +90,7 @@ document.querySelectorAll("section.panel").forEach(panel);
 
 const heatMap = document.querySelector(".heat-map");
 if (heatMap) {
+  sizeHeatMap(heatMap, figures.heat_map);
   whenSeen(heatMap, async () => {
     await drawHeatMap(heatMap, figures.heat_map);
     heatMap.removeAllListeners("plotly_click");

@@ -23,15 +23,26 @@ function look() {
   return { ink: style.color, paper: style.backgroundColor, quiet: probe("--quiet"), rule: probe("--rule"), font: style.fontFamily };
 }
 
-function style(method) {
-  if (figures.bounds.includes(method)) {
-    const index = figures.bounds.indexOf(method);
-    return { colour: look().quiet, dash: dashes[(index + 1) % dashes.length], symbol: symbols[index % symbols.length] };
+const places = new Map(); // method -> place among colours; given when first shown, and then kept on the whole page
+
+function givePlaces(methods) {
+  const { length } = palettes.light;
+  for (const method of methods.filter((name) => !places.has(name) && !figures.bounds.includes(name))) {
+    const taken = methods.filter((name) => places.has(name)).map((name) => places.get(name) % length);
+    const uses = Array.from({ length }, (_, colour) => taken.filter((each) => each === colour).length);
+    let place = uses.indexOf(Math.min(...uses));
+    while ([...places.values()].includes(place)) place += length;
+    places.set(method, place);
   }
-  const index = figures.methods.filter((name) => !figures.bounds.includes(name)).indexOf(method);
+}
+
+function style(method) {
+  const bound = figures.bounds.indexOf(method);
+  if (bound >= 0) return { colour: look().quiet, dash: dashes[(bound + 1) % dashes.length], symbol: symbols[bound % symbols.length] };
+  if (!places.has(method)) return { colour: look().quiet, dash: "solid", symbol: "circle" };
   const palette = palettes[theme.dark ? "dark" : "light"];
-  const round = Math.floor(index / palette.length);
-  return { colour: palette[index % palette.length], dash: dashes[round % dashes.length], symbol: symbols[round % symbols.length] };
+  const round = Math.floor(places.get(method) / palette.length);
+  return { colour: palette[places.get(method) % palette.length], dash: dashes[round % dashes.length], symbol: symbols[round % symbols.length] };
 }
 
 // plotly reads some HTML in texts; names and reasons are to be shown as they are.
@@ -45,86 +56,91 @@ function layout(x, y) {
   return {
     paper_bgcolor: paper, plot_bgcolor: paper, font: { family: font, size: 12, color: ink }, showlegend: false, hovermode: "closest",
     hoverlabel: { bgcolor: paper, bordercolor: quiet, font: { color: ink, family: font, size: 12 }, align: "left" },
-    margin: { l: 8, r: 12, t: 8, b: 8 }, xaxis: titled(x), yaxis: titled(y),
+    margin: { l: 8, r: 12, t: 30, b: 8 }, xaxis: titled(x), yaxis: titled(y),
   };
 }
 
-const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const config = { responsive: true, displaylogo: false, modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]] }; // not the one that uploads
 
-function band(frontier, colour) {
+function band(kl, { low, high }, colour) {
   return {
-    x: [...frontier.kl, ...frontier.kl.toReversed()], y: [...frontier.high, ...frontier.low.toReversed()],
+    x: [...kl, ...kl.toReversed()], y: [...high, ...low.toReversed()],
     mode: "lines", line: { width: 0 }, fill: "toself", fillcolor: colour, opacity: 0.16, hoverinfo: "skip",
   };
 }
 
-function curve(name, frontier, line) {
+function curve(kl, { gain }, name, line) {
   const hovertemplate = `<b>${plain(name)}</b><br>KL %{x:.3f} nats<br>reward %{y:.3f} above the reference<extra></extra>`;
-  return { x: frontier.kl, y: frontier.gain, mode: "lines", line, name: plain(name), hovertemplate };
+  return { x: kl, y: gain, mode: "lines", line, name: plain(name), hovertemplate };
 }
 
-function selected(method, score, { colour, symbol }) {
-  const text = score.points.map((point) => `${wrapped(point.trial)}<br>${wrapped(point.hyperparameters)}`);
+const cellsOf = (cells) => (cells.length ? `<br>cells ${cells.map(plain).join("<br>")}` : "");
+
+function selected(method, { points, trials, cells }, { colour, symbol }) {
   return {
-    x: score.points.map((point) => point.kl), y: score.points.map((point) => point.gain), text,
+    x: points.kl, y: points.gain, text: points.trial.map((trial, index) => `trial ${trial}, step ${points.step[index]}<br>${wrapped(trials.text[trial])}`),
     mode: "markers", marker: { color: colour, symbol, size: 8, line: { color: look().paper, width: 1 } }, name: plain(method),
-    hovertemplate: `<b>${plain(method)}</b><br>KL %{x:.3f} nats<br>reward %{y:.3f} above the reference<br>%{text}<br>cells ${score.cells.map(plain).join("<br>")}<extra></extra>`,
+    hovertemplate: `<b>${plain(method)}</b><br>KL %{x:.3f} nats<br>reward %{y:.3f} above the reference<br>%{text}${cellsOf(cells)}<extra></extra>`,
   };
 }
 
-function drawFrontier(element, setting, methods) {
+function drawFrontier(element, { kl, max_kl, optimum, scores }, methods) {
+  const shown = methods.map((method) => ({ method, score: scores[method], look: style(method) }));
+  const bands = shown.filter(({ score }) => score.frontier.low).map(({ score, look }) => band(kl, score.frontier, look.colour));
+  const curves = shown.map(({ method, score, look }) => curve(kl, score.frontier, method, { color: look.colour, dash: look.dash, width: 2 }));
+  const points = shown.map(({ method, score, look }) => selected(method, score, look));
   const { ink } = look();
-  const shown = methods.map((method) => [method, setting.scores[method], style(method)]);
-  const bands = shown.filter(([, score]) => score.frontier.low).map(([, score, { colour }]) => band(score.frontier, colour));
-  const curves = shown.map(([method, score, { colour, dash }]) => curve(method, score.frontier, { color: colour, dash, width: 2 }));
-  const points = shown.map(([method, score, look]) => selected(method, score, look));
-  if (setting.optimum) curves.unshift(curve("optimum (nobody can beat it)", setting.optimum, { color: ink, width: 2.5 }));
+  if (optimum) curves.unshift(curve(kl, optimum, "optimum (nobody can beat it)", { color: ink, width: 2.5 }));
+  if (optimum?.low) bands.unshift(band(kl, optimum, ink));
   const plan = layout("KL(policy || reference), nats", "reward above the reference's");
-  plan.xaxis.range = [-0.02 * setting.max_kl, 1.04 * setting.max_kl];
-  Plotly.react(element, [...bands, ...curves, ...points], plan, config);
+  plan.xaxis.range = [-0.02 * max_kl, 1.04 * max_kl];
+  return Plotly.react(element, [...bands, ...curves, ...points], plan, config);
 }
 
-function hyperparameterOf(trial, name) {
-  const own = Object.keys(trial.hyperparameters).find((each) => each !== "learning_rate");
-  return trial.hyperparameters[name || own];
-}
+const ownFirst = (trials) => Object.keys(trials.values).find((name) => name !== "learning_rate");
 
-function drawSensitivity(element, setting, methods, name) {
+function drawSensitivity(element, { has_optimum, scores }, methods, name) {
   const { paper } = look();
-  const traces = methods.map((method) => {
-    const score = setting.scores[method];
+  const traces = methods.filter((method) => (name || ownFirst(scores[method].trials)) in scores[method].trials.values).map((method) => {
+    const { trials, cells } = scores[method];
     const { colour, symbol } = style(method);
-    const trials = score.trials.map((trial, index) => ({ ...trial, index, x: hyperparameterOf(trial, name) })).filter(({ x }) => x !== undefined);
-    const about = ({ index, hyperparameters, selected }) =>
-      `trial ${index}${selected ? ", selected" : ""}<br>${Object.entries(hyperparameters).map(([key, number]) => `${plain(key)} ${Number(number.toPrecision(4))}`).join("<br>")}`;
     return {
-      x: trials.map(({ x }) => x), y: trials.map(({ area }) => area), text: trials.map(about), mode: "markers", name: plain(method),
-      marker: { symbol, size: 8, color: trials.map(({ selected }) => (selected ? colour : paper)), line: { color: colour, width: 1.5 } },
-      hovertemplate: `<b>${plain(method)}</b><br>area %{y:.3f}<br>%{text}<br>cells ${score.cells.map(plain).join("<br>")}<extra></extra>`,
+      x: trials.values[name || ownFirst(trials)], y: trials.area, mode: "markers", name: plain(method),
+      text: trials.text.map((text, index) => `trial ${index}${trials.selected[index] ? ", selected" : ""}<br>${wrapped(text)}`),
+      marker: { symbol, size: 8, color: trials.selected.map((chosen) => (chosen ? colour : paper)), line: { color: colour, width: 1.5 } },
+      hovertemplate: `<b>${plain(method)}</b><br>area %{y:.3f}<br>%{text}${cellsOf(cells)}<extra></extra>`,
     };
   });
-  const plan = layout(name ? plain(name) : "beta, or what the method has in its place", setting.has_optimum ? "area ratio" : "mean gain");
-  plan.xaxis.type = traces.every(({ x }) => x.every((number) => number > 0)) ? "log" : "linear";
-  if (plan.xaxis.type === "log") plan.xaxis.dtick = 1;
-  Plotly.react(element, traces, plan, config);
+  const plan = layout(name ? plain(name) : "beta, or what the method has in its place", has_optimum ? "area ratio" : "mean gain");
+  const positive = traces.every(({ x }) => x.every((value) => value === null || value > 0));
+  Object.assign(plan.xaxis, positive ? { type: "log", dtick: 1 } : { type: "linear" });
+  return Plotly.react(element, traces, plan, config);
+}
+
+// The colours of cividis, after Nunez, Anderton and Renslow; closer together near 1, where most methods are.
+const cividis = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
+const colorscale = cividis.map((colour, index) => [(index / (cividis.length - 1)) ** 0.45, colour]);
+
+// Known before it is drawn, so that nothing below moves when it is.
+function sizeHeatMap(element, { methods, settings }) {
+  element.style.height = `${170 + 20 * methods.length}px`;
+  element.style.width = `${Math.max(360, 220 + 56 * settings.length)}px`;
 }
 
 function drawHeatMap(element, { methods, settings, cells }) {
-  const { ink, paper, quiet } = look();
-  const text = cells.map((row, r) => row.map((cell, s) => `<b>${plain(methods[r])}</b> on ${plain(settings[s])}<br>${wrapped(cell.text)}<br>${cell.cells.length ? `cells ${cell.cells.map(plain).join("<br>")}` : ""}`));
+  const { ink, quiet } = look();
+  const text = cells.map((row, r) => row.map((cell, s) => `<b>${plain(methods[r])}</b> on ${plain(settings[s])}<br>${wrapped(cell.text)}${cellsOf(cell.cells)}`));
   const absent = cells.flatMap((row, r) => row.map((cell, s) => ({ ...cell, r, s, text: text[r][s] }))).filter(({ area }) => area === null);
   const plan = layout("", "");
   Object.assign(plan.xaxis, { side: "top", tickvals: settings.map((_, index) => index), ticktext: settings.map(plain), tickangle: -40, showgrid: false, zeroline: false, range: [-0.5, settings.length - 0.5] });
   Object.assign(plan.yaxis, { tickvals: methods.map((_, index) => index), ticktext: methods.map(plain), showgrid: false, zeroline: false, range: [methods.length - 0.5, -0.5] });
-  element.style.height = `${170 + 20 * methods.length}px`;
-  element.style.width = `${Math.max(360, 220 + 56 * settings.length)}px`;
   const map = {
     type: "heatmap", z: cells.map((row) => row.map(({ area }) => area)), text, hovertemplate: "%{text}<extra></extra>", hoverongaps: false,
-    zmin: 0, zmax: 1, colorscale: "Cividis", xgap: 1, ygap: 1, colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: quiet }, title: { text: "area ratio", font: { color: quiet } } },
+    zmin: 0, zmax: 1, colorscale, xgap: 1, ygap: 1, colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: quiet }, title: { text: "area ratio", font: { color: quiet } } },
   };
   const crosses = {
     x: absent.map(({ s }) => s), y: absent.map(({ r }) => r), mode: "markers", customdata: absent.map(({ text }) => text), hovertemplate: "%{customdata}<extra></extra>",
     marker: { symbol: absent.map(({ failed }) => (failed ? "x-thin" : "line-ew")), size: 9, color: ink, line: { color: ink, width: 1.5 } },
   };
-  return Plotly.react(element, [map, crosses], { ...plan, plot_bgcolor: paper }, config);
+  return Plotly.react(element, [map, crosses], plan, { ...config, displayModeBar: false });
 }

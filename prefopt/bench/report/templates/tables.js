@@ -1,5 +1,3 @@
-"use strict";
-
 // Sorting, searching and following a link to a cell.
 
 function value(cell) {

@@ -1,3 +1,5 @@
+"use strict";
+
 // Light or dark: as the system says, until the button is pressed.
 
 const theme = {
