@@ -2,9 +2,9 @@
 
     python benchmarks/exact/theory.py [--output runs/theory]
 
-First DPO is trained on the exact expected loss, over all pairs by enumeration: its frontier against the optimum's. Then on
-samples, ever more of them: how far the learned policy is from pi_ref exp(r / beta) / Z, and how fast that falls. Prints both
-tables of docs/benchmark.md, writes them as theory.json and draws theory.html. About two minutes on one core.
+First DPO is trained on the exact expected loss, over all pairs by enumeration: its frontier against the optimum's.
+Then on samples, ever more of them: how far the learned policy is from pi_ref exp(r / beta) / Z, and how fast that
+falls. Prints what docs/benchmark.md shows, writes it as theory.json and draws theory.html. About a minute on one core.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def sample(
     }
     rows: list[tuple[Prompt, tuple[int, ...]]] = []
     own = policy.generation_config
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.no_grad():
         try:
             # A model's own settings may hold penalties and cuts.
             policy.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ def sample(
                 for prompt, group in zip(some, new, strict=True):
                     rows += [(prompt, _up_to_end(ids, ends)) for ids in group]
         finally:
-            pass
+            policy.generation_config = own
     return [
         Row("demonstrations", "sampled", number, prompt, (Completion(ids, (True,) * len(ids)),))
         for number, (prompt, ids) in enumerate(rows, 1)

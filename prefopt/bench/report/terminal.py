@@ -40,7 +40,7 @@ def print_summary(records: Iterable[Record], console: Console) -> None:
     for sentence in failures[:_NUM_FAILURES]:
         _say(console, width, f"failed: {sentence}")
     if len(failures) > _NUM_FAILURES:
-        _say(console, width, f"and {len(failures) - _NUM_FAILURES} more failed: see the page")
+        _say(console, width, f"{len(failures) - _NUM_FAILURES} more failed; see the page")
     if results.missing:
         _say(
             console,

@@ -85,13 +85,12 @@ def test_the_page_loads_nothing(written, outline):
 def test_markdown_and_page_show_the_same_numbers(outline):
     on_page = {tuple(text.strip("●≈◇† \n") for text in row[:-1]) for row in outline.rows}
     lines = [line for line in report.markdown(records()).splitlines() if line.startswith("| ")]
-    rows = [[re.sub(r"\\(.)", r"\1", text.strip(" *†")) for text in line.strip("| ").split(" | ")] for line in lines]
+    rows = [[re.sub(r"\\(.)", r"\1", text.strip(" *†")) for text in line[2:-2].split(" | ")] for line in lines]
     numbers = [row for row in rows if any(re.search(r"\d\.\d{3} \[", text) for text in row)]
     num_scores = len(Results.of(records()).scores)
     assert len(numbers) == num_scores + len(CONTENDERS) + 3  # all boards, and the leaderboard with reference and bounds
     for row in numbers:
-        width = max(len(cells) for cells in on_page if cells[:2] == tuple(row[:2]))
-        assert tuple(row + [""] * (width - len(row))) in on_page
+        assert tuple(row) in on_page
 
 
 def test_a_failed_cell_is_shown_with_its_reason(outline):
@@ -103,9 +102,8 @@ def test_a_failed_cell_is_shown_with_its_reason(outline):
 
 
 def test_what_is_not_significantly_behind_is_marked_in_words_and_by_a_sign(outline):
-    dpo = next(row for row in outline.rows if row and row[0].endswith("dpo"))
-    ipo = next(row for row in outline.rows if row and row[0].endswith("ipo"))
-    kto = next(row for row in outline.rows if row and row[0].endswith("kto"))
+    found = {row[0].strip("●≈"): row for row in reversed(outline.rows) if len(row) == 10 and "[" in row[1]}
+    dpo, ipo, kto = (found[name] for name in ("dpo", "ipo", "kto"))
     assert (dpo[0], dpo[2]) == ("●dpo", "best")
     assert ipo[0] == "≈ipo"
     assert ipo[2].startswith("no difference found")

@@ -51,7 +51,7 @@ def test_many_failures_are_counted_not_all_printed():
     failed = [record | {"status": "failed", "error": ERROR, "metrics": {}} for record in records()]
     text = " ".join(summary(failed).split())
     assert text.count("failed: ") == 10
-    assert "and 20 more failed: see the page" in text
+    assert "20 more failed; see the page" in text
     assert "no leaderboard" in text
 
 

@@ -13,7 +13,7 @@ from prefopt_methods.whitening import whitened
 from small_worlds import BUDGET, assert_log_probs_of_policies, rewarded, worlds
 
 from prefopt import Budget
-from prefopt.worlds import exact
+from prefopt.worlds import Policies, exact
 
 TRIALS = [{"learning_rate": 0.03, "beta": 0.5}, {"learning_rate": 0.1, "beta": 1.5}]
 
@@ -127,13 +127,14 @@ def short_of_the_optimum(found, some, beta):
     return 1 - (worth(found[0, :, -1]) - worth(some.logps)) / (best - worth(some.logps))
 
 
+CLOSE = 0.03
 EASY = worlds(seeds=(0, 1, 2), num_prompts=2)
 LONG = Budget(400, 64, (400,))
 
 
 def test_ppo_on_the_true_reward_comes_close_to_the_exact_optimum():
     found = train(EASY, EASY.reward, [{"learning_rate": 0.05, "beta": 0.5}], LONG)
-    assert (short_of_the_optimum(found, EASY, 0.5) < 0.03).all()
+    assert (short_of_the_optimum(found, EASY, 0.5) < CLOSE).all()
     best = optima(EASY.logps, EASY.reward, [{"beta": 0.5}])[0, :, 0]
     assert (exact.kl(found[0, :, -1], best) < 0.05).all()
 
@@ -141,28 +142,20 @@ def test_ppo_on_the_true_reward_comes_close_to_the_exact_optimum():
 @pytest.mark.parametrize(("reward", "beta"), [(1, 0.01), (1, 2.0), (-1, 0.5)], ids=["no KL", "more KL", "sign"])
 def test_another_objective_ends_elsewhere(reward, beta):
     found = train(EASY, reward * EASY.reward, [{"learning_rate": 0.05, "beta": beta}], LONG)
-    assert (short_of_the_optimum(found, EASY, 0.5) > 0.1).all()
+    assert (short_of_the_optimum(found, EASY, 0.5) > 1.5 * CLOSE).all()
 
 
 def test_learnt_values_are_those_of_the_optimum():
     # Where a policy is optimal, what is still to come from a prefix is beta log of the mean of exp(reward / beta).
-    policies = train_with_values(EASY, beta=0.5)
-    tree = EASY.tree
+    objective, tree = clipped_policy_gradient._Objective(EASY, EASY.reward, [0.5], 64), EASY.tree
+    Policies(EASY, [0.05], 400).train(objective, (400,))
     lookups = {prefix: number for number, prefix in enumerate(tree.prefixes)}
     weight = EASY.logps + EASY.reward / 0.5
     for prefix in [(), (0,), (1,)]:
         below = torch.tensor([actions[: len(prefix)] == prefix for actions in tree.completions])
         truth = 0.5 * (weight[..., below].logsumexp(-1) - EASY.logps[..., below].logsumexp(-1))
-        found = policies._values[0, ..., lookups[prefix]].detach().double()
+        found = objective._values[0, ..., lookups[prefix]].detach().double()
         torch.testing.assert_close(found, truth, rtol=0, atol=0.4)
-
-
-def train_with_values(some, beta):
-    from prefopt.worlds import Policies
-
-    objective = clipped_policy_gradient._Objective(some, some.reward, [beta], 64)
-    Policies(some, [0.05], 400).train(objective, (400,))
-    return objective
 
 
 def test_low_rank_policies_learn_too():

@@ -88,7 +88,7 @@ def test_off_support_pairs_come_from_elsewhere():
     surprise = [
         -own.logps[r.prompts, r.completions[:, 0]].mean() for own, r in ((world, rows), (usual, usual.rows(SEED)))
     ]
-    assert surprise[0] > surprise[1] + 1.0
+    assert surprise[0] > surprise[1] + 0.5
 
 
 def test_rankings_have_four_completions_and_about_as_many_pairs():
