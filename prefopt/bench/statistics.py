@@ -98,7 +98,7 @@ def upper_hull(kl: ArrayLike, gain: ArrayLike) -> Hull:
     vertices = [(np.zeros(point.shape), np.where(lifted, _taken(lift, point), 0.0), np.where(lifted, point, -1))]
     while True:  # from each vertex on to the point of steepest ascent, until no hull of the batch rises any more
         here_kl, here_gain, _ = vertices[-1]
-        right = finite & (kl - here_kl > _SAME_KL)
+        right = kl - here_kl > _SAME_KL
         rise = np.where(right, gain, here_gain) - here_gain
         slope = rise / np.where(right, kl - here_kl, 1.0)
         point = _highest(slope)

@@ -270,7 +270,7 @@ def test_a_name_that_is_markup_is_shown_and_does_nothing(browser, tmp_path):
     frontier = drawn(page, "#tasks .frontier")
     drawn(page, ".heat-map")
     hover(page, frontier.find_elements(By.CSS_SELECTOR, ".points path")[0])
-    until(page, lambda: "KL" in labels(page))
+    until(page, lambda: name in labels(page))
     assert page.execute_script("return window.harmed") is None
     assert name in find(page, "#leaderboard").text
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -127,7 +127,7 @@ def short_of_the_optimum(found, some, beta):
     return 1 - (worth(found[0, :, -1]) - worth(some.logps)) / (best - worth(some.logps))
 
 
-CLOSE = 0.03
+CLOSE = 0.005
 EASY = worlds(seeds=(0, 1, 2), num_prompts=2)
 LONG = Budget(400, 64, (400,))
 
@@ -142,7 +142,7 @@ def test_ppo_on_the_true_reward_comes_close_to_the_exact_optimum():
 @pytest.mark.parametrize(("reward", "beta"), [(1, 0.01), (1, 2.0), (-1, 0.5)], ids=["no KL", "more KL", "sign"])
 def test_another_objective_ends_elsewhere(reward, beta):
     found = train(EASY, reward * EASY.reward, [{"learning_rate": 0.05, "beta": beta}], LONG)
-    assert (short_of_the_optimum(found, EASY, 0.5) > 1.5 * CLOSE).all()
+    assert (short_of_the_optimum(found, EASY, 0.5) > 8 * CLOSE).all()
 
 
 def test_learnt_values_are_those_of_the_optimum():
@@ -161,7 +161,7 @@ def test_learnt_values_are_those_of_the_optimum():
 def test_low_rank_policies_learn_too():
     some = worlds(rank=2, num_prompts=6)
     found = train(some, some.reward, [{"learning_rate": 0.05, "beta": 0.5}], LONG)
-    assert (short_of_the_optimum(found, some, 0.5) < 0.7).all()
+    assert (short_of_the_optimum(found, some, 0.5) < 0.1).all()
 
 
 # What every method keeps ---------------------------------------------------------------------------------------------

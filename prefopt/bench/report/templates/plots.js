@@ -86,7 +86,8 @@ function selected(method, { points, trials, cells }, { colour, symbol }) {
 
 function drawFrontier(element, { kl, max_kl, optimum, scores }, methods) {
   const shown = methods.map((method) => ({ method, score: scores[method], look: style(method) }));
-  const bands = shown.filter(({ score }) => score.frontier.low).map(({ score, look }) => band(kl, score.frontier, look.colour));
+  const withBand = shown.filter(({ method, score }) => score.frontier.low && !figures.bounds.includes(method));
+  const bands = withBand.map(({ score, look }) => band(kl, score.frontier, look.colour));
   const curves = shown.map(({ method, score, look }) => curve(kl, score.frontier, method, { color: look.colour, dash: look.dash, width: 2 }));
   const points = shown.map(({ method, score, look }) => selected(method, score, look));
   const { ink } = look();
