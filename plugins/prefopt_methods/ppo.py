@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 import prefopt
-from prefopt.worlds import Worlds
+from prefopt.worlds import LEARNING_RATES, Worlds
 from prefopt_methods.clipped_policy_gradient import train
 from prefopt_methods.reward_model import learnt_reward
 
@@ -23,7 +23,7 @@ class PPO(prefopt.Method):
     """
 
     name = "ppo"
-    tune = {"learning_rate": (0.003, 0.3), "beta": (0.1, 3.0)}
+    tune = {"learning_rate": LEARNING_RATES, "beta": (0.1, 3.0)}
 
     def policies(self, trials: Sequence[prefopt.Trial], worlds: Worlds, budget: prefopt.Budget) -> Tensor:
         """The policies at the checkpoints, [T, S, K, P, C]."""

@@ -14,10 +14,9 @@ from prefopt.bench.stacked import StackedLoss
 from prefopt.errors import ConfigError
 from prefopt.loss import Loss
 from prefopt.method import Budget, Method, Trial
-from prefopt.worlds import Policies, Worlds
+from prefopt.worlds import LEARNING_RATES, Policies, Worlds
 
 _ORDER = 3  # a stream of random numbers that no world uses
-LEARNING_RATES = (3e-3, 0.3)  # of the logits of a table: what moves a policy by a few nats within some hundred steps
 
 
 class LossMethod(Method):

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from prefopt.worlds.world import Worlds
 
+# What trials draw from: rates that move a table's logits by a few nats within some hundred steps.
+LEARNING_RATES = (0.01, 0.5)
+
 
 class Policies:
     """T x S policies that start as their reference and learn by Adam, each at its own learning rate.
