@@ -14,9 +14,9 @@ URL = r"https://[^\s<>]*[^\s<>.,;:)]"
 SECTIONS = ("Args", "Returns", "Raises", "Source", "Differs", "Example")
 
 
-def summary(loss: type[Loss]) -> str:
-    """The first line: what the loss returns."""
-    return _text(loss).partition("\n")[0]
+def summary(cls: type) -> str:
+    """The first line: what a loss returns, what a task or a method is."""
+    return _text(cls).partition("\n")[0]
 
 
 def sections(loss: type[Loss]) -> dict[str, str]:
@@ -118,9 +118,9 @@ def as_data(loss: type[Loss]) -> dict[str, Any]:
     }
 
 
-def _text(loss: type[Loss]) -> str:
+def _text(cls: type) -> str:
     # Not inspect.getdoc: what the base class says of all losses is not the summary of this one.
-    return inspect.cleandoc(loss.__doc__ or "")
+    return inspect.cleandoc(cls.__doc__ or "")
 
 
 def _settings(values: Mapping[str, Any]) -> str:

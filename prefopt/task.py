@@ -72,8 +72,8 @@ class Task(ABC):
     knobs: ClassVar[Mapping[str, Knob]] = MappingProxyType({})
 
     @abstractmethod
-    def build(self, seed: int, **knobs: Any) -> Any:
-        """The task of that seed: for the exact ones a `prefopt.worlds.World`."""
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """`build(seed, **knobs)`: the task of that seed, for the exact ones a `prefopt.worlds.World`."""
         raise NotImplementedError(f"{type(self).__name__} must define `build`")
 
     @classmethod

@@ -42,7 +42,7 @@ class Point:
 
     Attributes:
         trial: its index.
-        step: of the checkpoint.
+        step: of the checkpoint; 0: the method does not train.
         hyperparameters: of the trial.
         validation_kl, validation_gain: means over validation seeds; nats, reward less the reference's.
         kl, gain: means over the held-out seeds on which both are finite; None: on none.
@@ -247,7 +247,7 @@ def _point(place: tuple[int, int], record: Mapping[str, Any], validation: _Measu
     there = np.isfinite(kl + gain)
     return Point(
         trial,
-        record["steps"][checkpoint],
+        record["steps"][checkpoint] if held_out.kl.shape[2] == len(record["steps"]) else 0,
         record["trials"][trial],
         *(float(means[place]) for means in _means(validation)),
         *(float(values[there].mean()) if there.any() else None for values in (kl, gain)),

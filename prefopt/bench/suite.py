@@ -14,7 +14,8 @@ from pydantic import Field
 from prefopt.bench.cell import Cell
 from prefopt.bench.losses import LossMethod
 from prefopt.bench.trials import draw_trials
-from prefopt.errors import ConfigError, UnknownNameError, nearest, unknown_name
+from prefopt.errors import ConfigError, nearest
+from prefopt.loss import Loss
 from prefopt.method import Budget, Method
 from prefopt.registry import Registry
 from prefopt.section import Section, explain
@@ -32,6 +33,8 @@ class Suite(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """One lowercase word; the results go into a folder of that name."""
+    description: str = ""
+    """What it is for, in a sentence."""
     tasks: dict[str, Knobs] = Field(min_length=1)
     """Task -> its knobs; a list of values runs every one of them."""
     methods: Literal["all"] | list[str]
@@ -97,12 +100,10 @@ def method_of(name: str, registry: Registry) -> Method:
 
     Raises:
         UnknownNameError: there is neither.
+        PluginError: several installed plugins bring it.
     """
-    if name in registry.methods:
-        return registry.methods[name]()
-    if name not in registry.losses and name not in registry.contested:
-        raise UnknownNameError(unknown_name("method", name, {*registry.methods, *registry.losses}))
-    return LossMethod(registry.loss_class(name))
+    found = registry.method_class(name)
+    return LossMethod(found) if issubclass(found, Loss) else found()
 
 
 def built_in_suites() -> dict[str, Path]:

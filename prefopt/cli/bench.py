@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from prefopt.bench.runner import remaining, run_suite
 from prefopt.bench.suite import built_in_suites, load_suite
 from prefopt.cli.options import PluginFiles
 from prefopt.registry import load_registry
+from prefopt.task import Knob
+from prefopt.worlds import World
 
 bench = typer.Typer(help="Losses and their contenders on tasks whose truth is known.", rich_markup_mode=None)
 
@@ -32,35 +35,41 @@ def list_(plugin: PluginFiles = None) -> None:
     """List tasks with their knobs, methods and suites."""
     registry = load_registry(plugin or ())
     console = Console(markup=False, highlight=False)
-    tasks = Table("task", "", box=None, pad_edge=False, header_style="bold")
-    for name in sorted(registry.tasks):
-        task = registry.tasks[name]
-        knobs = [f"  {key} = {knob.default}: {knob.description}" for key, knob in task.knobs.items()]
-        tasks.add_row(name, "\n".join([docstrings.summary(task), *knobs]))
-    console.print(tasks)
-    methods = Table("method", "", box=None, pad_edge=False, header_style="bold")
-    for name in sorted(registry.methods):
-        methods.add_row(name, docstrings.summary(registry.methods[name]))
-    methods.add_row("every loss", f"{len(registry.losses)} of them: `prefopt losses`")
-    console.print("\n", methods, sep="")
-    suites = Table("suite", "", box=None, pad_edge=False, header_style="bold")
-    for name, path in built_in_suites().items():
-        suites.add_row(name, str(path))
-    console.print("\n", suites, sep="")
+    tasks = {}
+    for name, task in sorted(registry.tasks.items()):
+        own = {key: knob for key, knob in task.knobs.items() if World.knobs.get(key) != knob}
+        tasks[name] = [docstrings.summary(task), *_knobs(own)]
+    tasks["every exact task"] = ["The size of its worlds.", *_knobs(World.knobs)]
+    methods = {name: [docstrings.summary(method)] for name, method in sorted(registry.methods.items())}
+    methods["every loss"] = [f"Trains on the rows: {len(registry.losses)} of them, `prefopt losses`."]
+    suites = {name: [load_suite(name).description] for name in built_in_suites()}
+    for title, entries in {"task": tasks, "method": methods, "suite": suites}.items():
+        table = Table(title, "", box=None, pad_edge=False, header_style="bold")
+        for name, lines in entries.items():
+            table.add_row(name, "\n".join(lines))
+        console.print(table)
+        console.print()
+
+
+def _knobs(knobs: Mapping[str, Knob]) -> list[str]:
+    return [
+        f"- {key} = {'none' if knob.default is None else knob.default}: {knob.description}"
+        for key, knob in knobs.items()
+    ]
 
 
 @bench.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="A built-in suite (quick, paper, full), or a YAML file.")],
+    suite: Annotated[str, typer.Argument(help="A built-in suite, or a YAML file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the suite's.")
     ] = None,
     output: Output = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes at a time; -1: one a core.")] = -1,
+    processes: Annotated[int, typer.Option("--processes", help="How many at a time; -1: one a core.")] = -1,
     retry: Annotated[bool, typer.Option("--retry", help="Compute cells again that failed.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Run what a suite has not computed yet; interrupt it whenever you like."""
+    """Run what is not on record yet; interrupt it whenever you like."""
     chosen = load_suite(suite, overrides or ())
     registry = load_registry(plugin or ())
     folder = output or Path("runs", "bench", chosen.name)
@@ -78,7 +87,7 @@ def run(
                     progress.console.print(f"failed: {where}: {record['error']}", soft_wrap=True)
                 progress.update(shown, advance=1, description=f"{record['task']} {record['method']}")
 
-            run_suite(chosen, cells, folder, num_processes=jobs, plugins=plugin or (), after_cell=after_cell)
+            run_suite(chosen, cells, folder, num_processes=processes, plugins=plugin or (), after_cell=after_cell)
     _report(folder, console)
 
 

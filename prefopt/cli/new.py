@@ -28,7 +28,7 @@ def loss(
 ) -> None:
     """Write a package with a loss that already passes its tests, to be changed into yours."""
     registry = load_registry()
-    written = write_loss_package(name, rows, into, [*registry.losses, *registry.contested])
+    written = write_loss_package(name, rows, into, [*registry.losses, *registry.methods, *registry.contested])
     for path in written:
         print(f"wrote {path}")
     folder = written[0].parent

@@ -58,7 +58,7 @@ def write_loss_package(name: str, rows: str, into: Path, taken: Collection[str])
         )
     module = f"prefopt_{name}"
     if name in taken:
-        raise PluginError(f"there is a loss named {name!r} already; `prefopt losses {name}` shows it")
+        raise PluginError(f"there is a loss or method named {name!r} already; `prefopt plugins` says who brings it")
     if importlib.util.find_spec(module) is not None:
         raise PluginError(f"a module named {module!r} is installed already; choose another name than {name!r}")
 

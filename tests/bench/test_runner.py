@@ -121,7 +121,7 @@ def test_a_run_killed_at_any_moment_resumes_without_computing_a_finished_cell_ag
     kept = []
     for delay in (0.0, 0.02, 0.1):
         command = [sys.executable, "-m", "prefopt", "bench", "run", str(suite_file), "--output", str(folder)]
-        process = subprocess.Popen([*command, "--jobs", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, "--processes", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         num_before = len(kept)
         while process.poll() is None:  # until it has finished one cell more
             now = (folder / CELLS).read_bytes().count(b"\n") if (folder / CELLS).is_file() else 0

@@ -38,7 +38,8 @@ def test_what_is_no_name_for_a_loss_is_refused(prefopt, tmp_path, name):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["dpo"], "there is a loss named 'dpo' already; `prefopt losses dpo` shows it"),
+        (["dpo"], "there is a loss or method named 'dpo' already; `prefopt plugins` says who brings it"),
+        (["ppo"], "there is a loss or method named 'ppo' already"),
         (["losses"], "a module named 'prefopt_losses' is installed already"),
         (["mine", "--rows", "pair"], "--rows is 'pair'; it must be one of pairs, labels, rankings"),
     ],

@@ -55,7 +55,7 @@ def sample(
     }
     rows: list[tuple[Prompt, tuple[int, ...]]] = []
     own = policy.generation_config
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng([policy.device] if policy.device.type == "cuda" else []), torch.no_grad():
         try:
             # A model's own settings may hold penalties and cuts.
             policy.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from prefopt.bench.report import wording
 from prefopt.bench.results import Board, Frontier, Results, Score, Setting
 
-_ALWAYS_SHOWN = ("dpo", "sft")
 _NUM_BEST_SHOWN = 4
 
 
-def figures(results: Results) -> dict[str, Any]:
+def figures(results: Results, landmarks: Collection[str] = ()) -> dict[str, Any]:
     """Everything the plots need.
+
+    Args:
+        results: of the benchmark.
+        landmarks: methods whose curves are visible from the start, beside the best few and the bounds.
 
     Returns:
         `bounds`: the methods that read the true reward; `settings`: the curves, points and trials of every method
@@ -22,12 +25,12 @@ def figures(results: Results) -> dict[str, Any]:
     bounds = {score.method for score in results.scores.values() if score.knows_reward}
     return {
         "bounds": sorted(bounds),
-        "settings": [_setting(results, setting) for setting in results.settings],
+        "settings": [_setting(results, setting, landmarks) for setting in results.settings],
         "heat_map": None if results.leaderboard is None else _heat_map(results, results.leaderboard),
     }
 
 
-def _setting(results: Results, setting: Setting) -> dict[str, Any]:
+def _setting(results: Results, setting: Setting, landmarks: Collection[str]) -> dict[str, Any]:
     board = results.boards[setting]
     optimum = results.optima.get(setting)
     rows = sorted(board.rows, key=lambda row: row.knows_reward)
@@ -38,14 +41,14 @@ def _setting(results: Results, setting: Setting) -> dict[str, Any]:
         "has_optimum": setting.has_optimum,
         "kl": _short(next(iter(scores.values())).frontier.kl),  # the grid of all frontiers here
         "optimum": None if optimum is None else _frontier(optimum),
-        "shown": _shown(board),
+        "shown": _shown(board, landmarks),
         "scores": {method: _score(score) for method, score in scores.items()},
     }
 
 
-def _shown(board: Board) -> list[str]:
+def _shown(board: Board, landmarks: Collection[str]) -> list[str]:
     best = [row.method for row in board.rows if not row.knows_reward][:_NUM_BEST_SHOWN]
-    return [row.method for row in board.rows if row.knows_reward or row.method in (*best, *_ALWAYS_SHOWN)]
+    return [row.method for row in board.rows if row.knows_reward or row.method in (*best, *landmarks)]
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import plotly.offline
@@ -20,13 +20,18 @@ from prefopt.errors import ConfigError
 _SCRIPTS = ("theme.js", "plots.js", "panel.js", "tables.js")
 
 
-def write(records: Iterable[Record], path: Path) -> None:
+def write(records: Iterable[Record], path: Path, landmarks: Collection[str] = ()) -> None:
     """Write the page, whole or not at all.
+
+    Args:
+        records: of the cells.
+        path: of the file.
+        landmarks: methods that readers know, whose curves are visible from the start beside the best few.
 
     Raises:
         ConfigError: there are no records, or the file cannot be written.
     """
-    text = page(records)
+    text = page(records, landmarks)
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +41,7 @@ def write(records: Iterable[Record], path: Path) -> None:
         raise ConfigError(f"cannot write the report to {str(path)!r}: {error.strerror or error}") from None
 
 
-def page(records: Iterable[Record]) -> str:
+def page(records: Iterable[Record], landmarks: Collection[str] = ()) -> str:
     """The page's HTML.
 
     Raises:
@@ -71,7 +76,7 @@ def page(records: Iterable[Record]) -> str:
         pairs=results.pairs,
         wording=wording,
         ledger=ledger.ledger(kept, results),
-        figures=figures(results),
+        figures=figures(results, landmarks),
         style=Markup(sources["page.css"]),
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),

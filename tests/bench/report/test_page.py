@@ -5,6 +5,7 @@ import pytest
 
 from prefopt.bench import report
 from prefopt.bench.report import tables
+from prefopt.bench.report.figures import figures
 from prefopt.bench.report.page import page
 from prefopt.bench.results import Results
 from prefopt.errors import ConfigError
@@ -142,6 +143,13 @@ def test_exploitability_is_a_column_where_it_was_measured_and_nowhere_else():
         if "exploitability" in {column.key for column in tables.of_setting(results, setting).columns}
     ]
     assert with_it == ["intransitive"]
+
+
+def test_the_best_few_the_bounds_and_the_landmarks_are_visible_from_the_start():
+    results = Results.of(records(language_model=False))
+    for landmarks, expected in (((), set()), (("sft",), {"sft"})):
+        shown = {setting["label"]: set(setting["shown"]) for setting in figures(results, landmarks)["settings"]}
+        assert shown["bradley_terry"] == {"dpo", "ipo", "kto", "simpo", "optimum", "best_of_n"} | expected
 
 
 def test_every_interval_lies_on_its_axis():
