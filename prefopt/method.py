@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
-
 from torch import Tensor
 
 from prefopt.worlds import Worlds
@@ -41,9 +39,9 @@ class Method(ABC):
         knows_reward: it reads the true reward, so it is no contender but a bound.
     """
 
-    name: ClassVar[str]
-    tune: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
-    knows_reward: ClassVar[bool] = False
+    name: str
+    tune: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    knows_reward: bool = False
 
     @abstractmethod
     def policies(self, trials: Sequence[Trial], worlds: Worlds, budget: Budget) -> Tensor:

@@ -50,7 +50,7 @@ class KTO(prefopt.LabelLoss):
     name = "kto"
     needs = prefopt.Needs(rows={"labels"}, reference=True, mismatched=True, coupled=True)
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
-    desirable_weight: float = prefopt.field(1.0, ge=0)
+    desirable_weight: float = prefopt.field(1.0, ge=0, tune=(0.1, 10.0))
     undesirable_weight: float = prefopt.field(1.0, ge=0)
 
     def _kl(self, batch: prefopt.PreferenceBatch) -> Tensor:

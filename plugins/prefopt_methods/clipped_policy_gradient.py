@@ -44,7 +44,7 @@ def train(worlds: Worlds, reward: Tensor, trials: Sequence[Trial], budget: Budge
     """
     policies = Policies(worlds, [trial["learning_rate"] for trial in trials], budget.steps)
     objective = _Objective(worlds, reward, [trial["beta"] for trial in trials], budget.batch_size)
-    return policies.train(objective, budget.checkpoints, budget.steps)
+    return policies.train(objective, budget.checkpoints)
 
 
 def advantages(rewards: Tensor, values: Tensor, discount: float = _DISCOUNT) -> Tensor:

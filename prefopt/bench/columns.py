@@ -61,7 +61,7 @@ def columns(worlds: Worlds, rows: Sequence[Rows], next_token_logps: Tensor, need
         for name, table in _tables(worlds, next_token_logps, needs).items()
     }
     tables = {name: table.expand_as(tables["policy"]) for name, table in tables.items()}
-    values = {name: tables[name].sum(-1) for name in ("policy", "reference") if name in tables}
+    values = {name: table.sum(-1) for name, table in tables.items() if name in ("policy", "reference")}
     values["lengths"] = worlds.tree.lengths[completions].expand_as(values["policy"])
     if needs.scores:
         scores = torch.stack([own.scores for own in rows if own.scores is not None])
@@ -111,4 +111,4 @@ def _tables(worlds: Worlds, next_token_logps: Tensor, needs: Needs) -> dict[str,
 def _of_tokens(worlds: Worlds, table: Tensor, prompts: Tensor, completions: Tensor) -> Tensor:
     """[T, S, B, K, depth] what the tokens of completions [S, B, K] find in a table."""
     found = token_logps(worlds.tree.positions, table, prompts.flatten(1), completions.flatten(1))
-    return found.unflatten(2, completions.shape[1:])
+    return found.reshape(*found.shape[:2], *completions.shape[1:], -1)

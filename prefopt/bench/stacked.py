@@ -73,12 +73,12 @@ class StackedLoss:
         state = self._state or {name: value.expand(shape.numel()) for name, value in first.initial_state().items()}
 
         def one(varied: State, state: State, tensors: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            loss = loss_class.model_construct(**fixed, **varied)
+            loss = loss_class.model_construct(None, **fixed, **varied)
             values, after = _objective(loss, kind, dict(zip(names, tensors, strict=True)), state, step, num_rows)
             return values[0], dict(after)
 
         values, after = vmap(one)(varied, dict(state), [columns[name].flatten(0, 1) for name in names])
-        return values.unflatten(0, shape), after
+        return values.reshape(shape), after
 
     def _one_by_one(self, kind: RowKind, columns: Columns, step: int) -> tuple[Tensor, State]:
         coupled = self.losses[0].needs.coupled
@@ -95,7 +95,7 @@ class StackedLoss:
                 values.append(value)
                 states.append(after)
         after = {name: torch.stack([state[name] for state in states]) for name in (states[0] if states else {})}
-        return torch.cat(values).unflatten(0, (len(self.losses), -1)), after
+        return torch.cat(values).reshape(len(self.losses), -1), after
 
 
 def _objective(
@@ -107,11 +107,14 @@ def _objective(
     draws = Draws(tuple(range(num_rows)) * (total // num_rows), step=step)
     batch = getattr(PreferenceBatch, f"from_{kind}")(**tensors, state=state or None, draws=draws)
     output = LossOutput.of(loss.values(batch))
-    weights = batch.weights.unflatten(0, (-1, num_rows))
-    objective = weights.new_zeros(len(weights))
+
+    def summed(values: Tensor) -> Tensor:
+        weighted: Tensor = batch.weights * values
+        return weighted.reshape(-1, num_rows).sum(-1)
+
+    objective = batch.weights.new_zeros(total // num_rows)
     for values, normaliser in output.all_terms().values():
-        above = (weights * values.unflatten(0, (-1, num_rows))).sum(-1)
-        objective = objective + above / (weights * normaliser.unflatten(0, (-1, num_rows))).sum(-1)
+        objective = objective + summed(values) / summed(normaliser)
     return objective, output.state
 
 

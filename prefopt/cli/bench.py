@@ -110,7 +110,7 @@ def report(
 def _report(folder: Path, console: Console) -> Path:
     records = read_records(folder)
     page = folder / "report.html"
-    bench_report.write(records, page)
+    bench_report.write(records, page, load_suite(str(folder / "suite.yaml")).landmarks)
     bench_report.print_summary(records, console)
     console.print(f"\nreport: {page}", soft_wrap=True)
     return page

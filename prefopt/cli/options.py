@@ -14,5 +14,7 @@ Overrides = Annotated[
 
 PluginFiles = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="FILE.PY", help="A Python file that registers losses, tasks or methods; may be repeated."),
+    typer.Option(
+        "--plugin", metavar="FILE.PY", help="A Python file that registers losses, tasks or methods; may be repeated."
+    ),
 ]

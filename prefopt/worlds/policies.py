@@ -66,7 +66,7 @@ class Policies:
         distance = self._rates * table
         if factor:
             distance = (self._start + self._rates * factor[0]) @ distance
-        return distance.unflatten(-1, (-1, self.tree.num_actions))
+        return distance.reshape(*distance.shape[:-1], -1, self.tree.num_actions)
 
     def logps(self) -> Tensor:
         """[T, S, P, C] float64 log-probs of every completion, nats, without gradient."""
@@ -76,25 +76,22 @@ class Policies:
     def step(self, objective: Tensor) -> None:
         """One optimiser step down the gradient of each policy's objective [T, S]; they do not touch each other."""
         self._optimizer.zero_grad()
-        objective.sum().backward()
+        torch.autograd.backward(objective.sum())
         self._optimizer.step()
         self._schedule.step()
 
-    def train(
-        self, objective: Callable[[int, Tensor], Tensor], checkpoints: Sequence[int], steps: int | None = None
-    ) -> Tensor:
+    def train(self, objective: Callable[[int, Tensor], Tensor], checkpoints: Sequence[int]) -> Tensor:
         """Minimise `objective(step, next_token_logps)` [T, S], keeping the policies after the given steps.
 
         Args:
             objective: from the step, counted from 0, and [T, S, P, N, A].
             checkpoints: [K] ascending.
-            steps: to take; None: up to the last checkpoint.
 
         Returns:
             [T, S, K, P, C] float64 log-probs of every completion, nats.
         """
         kept = []
-        for step in range(steps or checkpoints[-1]):
+        for step in range(checkpoints[-1]):
             self.step(objective(step, self.next_token_logps()))
             if step + 1 in checkpoints:
                 kept.append(self.logps())
@@ -116,4 +113,4 @@ def token_logps(tree_positions: Tensor, next_token_logps: Tensor, prompts: Tenso
     index = (prompts[..., None] * cells + tree_positions[completions]).flatten(1)
     num_trials = len(flat)
     found = padded.gather(-1, index.expand(num_trials, *index.shape))
-    return found.unflatten(-1, (*completions.shape[1:], -1))
+    return found.reshape(*found.shape[:-1], *completions.shape[1:], -1)

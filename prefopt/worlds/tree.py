@@ -123,4 +123,4 @@ class Tree:
             for place, action in enumerate(actions):
                 begins[index[actions[:place]] * self.num_actions + action, column] = True
         mass = torch.where(begins, logps[..., None, :], -torch.inf).logsumexp(-1)
-        return torch.log_softmax(mass.unflatten(-1, (-1, self.num_actions)), dim=-1)
+        return torch.log_softmax(mass.reshape(*mass.shape[:-1], -1, self.num_actions), dim=-1)

@@ -35,6 +35,7 @@ def test_no_policy_beats_the_optimum_in_reward_less_beta_kl(beta):
 
     best = value(exact.optimum(REFERENCE, REWARD, beta))
     assert (value(random_policies(300)) <= best + 1e-12).all()
+
     # and a numerical optimiser that knows nothing of the closed form comes to the same
     def negative(logits):
         leaf = torch.from_numpy(logits).requires_grad_()
