@@ -9,7 +9,6 @@ from scipy.stats import qmc
 
 from prefopt.method import Trial
 
-
 # A sequence's numbers change with its dimensions, so there are always as many: the first hyper-parameter gets the same
 # numbers whatever follows it.
 _NUM_DIMENSIONS = 8
