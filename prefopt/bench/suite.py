@@ -39,7 +39,7 @@ class Suite(Section):
     """Task -> its knobs; a list of values runs every one of them."""
     methods: Literal["all"] | list[str]
     """Names of losses and other methods, or all there are."""
-    landmarks: list[str] = []
+    landmarks: list[str] = Field(default_factory=list)
     """Methods that readers know, shown in the report's plots beside the best."""
     trials: int = Field(16, ge=1)
     """Settings that each method tries."""
