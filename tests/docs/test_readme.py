@@ -90,4 +90,5 @@ def test_every_link_into_the_repository_exists():
 def test_every_command_exists(command):
     from prefopt.cli.app import app
 
-    assert command in {registered.callback.__name__ for registered in app.registered_commands}
+    commands = {registered.callback.__name__ for registered in app.registered_commands}
+    assert command in commands | {group.name for group in app.registered_groups}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import transformers
 from torch import Tensor, tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -52,6 +53,7 @@ def load(task: LanguageModelTask, settings: Mapping[str, Any]) -> Initial:
         ConfigError: the reward's package is not installed.
         ModelError: the model or the reward's cannot be loaded.
     """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is on the screen
     reward = task.reward(settings)
     model = ModelConfig(name=settings["model"])
     tokenizer = load_tokenizer(model)
