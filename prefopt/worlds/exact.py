@@ -1,4 +1,4 @@
-"""What enumeration makes exact: expectations, KLs, the optimum at every KL, win rates, exploitability.
+"""What enumeration makes exact: expectations, KLs, the optimum at every KL, exploitability.
 
 Everything takes log-probs of completions [..., C] and leaves the leading dimensions, prompts among them, as they are.
 """
@@ -52,11 +52,6 @@ def frontier(reference: Tensor, reward: Tensor, kls: Tensor) -> Tensor:
         low, high = torch.where(far, middle, low), torch.where(far, high, middle)
     best = expectation(optimum(base, gain, high.exp()), gain).mean(-1)
     return torch.where(kls > 0, best, expectation(base, gain).mean(-1))
-
-
-def win_rate(logps: Tensor, other: Tensor, preference: Tensor) -> Tensor:
-    """[...] the chance that a completion of the policy is preferred to one of `other` by `preference` [..., C, C]."""
-    return torch.einsum("...i,...ij,...j->...", logps.exp(), preference, other.exp())
 
 
 def exploitability(logps: Tensor, preference: Tensor) -> Tensor:

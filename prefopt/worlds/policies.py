@@ -51,11 +51,6 @@ class Policies:
         self._optimizer = torch.optim.Adam(self._parameters, lr=1.0, eps=1e-12, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: 1 - step / steps)
 
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        """What is trained: each [T, S, ...]."""
-        return self._parameters
-
     def next_token_logps(self) -> Tensor:
         """[T, S, P, N, A] log-probs of every action at every prefix, nats, float32, with their gradient."""
         return self.tree.next_token_logps(self.reference + self.distances())

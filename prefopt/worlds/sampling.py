@@ -21,8 +21,8 @@ def draw_rows(
     """Pairs (or rankings) of distinct completions, ordered by utilities that each carry Gumbel noise of scale 1.
 
     So a completion i is preferred to j with probability sigmoid(utility_i - utility_j), the model of Bradley and
-    Terry, and K completions are ranked by the model of Plackett and Luce. The noisy utilities are the scores: what an
-    annotator's rating would say, no more than the order does. Prompts are drawn uniformly.
+    Terry, and K completions are ranked by the model of Plackett and Luce. The noisy utilities are the scores, an
+    annotator's ratings: they say by how much besides in which order. Prompts are drawn uniformly.
 
     Args:
         generator: of the draws.

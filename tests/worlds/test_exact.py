@@ -68,16 +68,10 @@ def test_the_frontier_begins_at_the_reference_and_ends_at_the_greedy_policy():
     torch.testing.assert_close(ends[1], REWARD.amax(-1).mean(), atol=1e-4, rtol=0)
 
 
-def test_win_rate_and_exploitability_by_enumeration():
+def test_exploitability_by_enumeration():
     policy, preference = random_policies(1)[0], WORLD.preferences()
-    chance, other = policy.exp(), REFERENCE.exp()
+    chance = policy.exp()
     for prompt in range(len(policy)):
-        wins = sum(
-            chance[prompt, i] * other[prompt, j] * preference[prompt, i, j]
-            for i in range(len(chance[prompt]))
-            for j in range(len(chance[prompt]))
-        )
-        assert exact.win_rate(policy, REFERENCE, preference)[prompt].item() == pytest.approx(wins.item())
         best = max(
             sum(preference[prompt, i, j] * chance[prompt, j] for j in range(len(chance[prompt]))).item()
             for i in range(len(chance[prompt]))

@@ -110,5 +110,5 @@ def test_intransitive_preferences_go_round_in_circles():
 def test_the_reward_of_an_intransitive_task_is_the_win_rate_against_the_reference():
     world = built("intransitive")
     logps = exact.optimum(world.logps, world.reward, 0.1)
-    wins = exact.win_rate(logps, world.logps, world.preference)
+    wins = torch.einsum("pi,pij,pj->p", logps.exp(), world.preference, world.logps.exp())
     torch.testing.assert_close(exact.expectation(logps, world.reward), wins)
