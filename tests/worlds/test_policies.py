@@ -75,6 +75,18 @@ def test_a_low_rank_ties_the_prompts_together():
     assert (values[..., 1] < 1e-3 * values[..., 0]).all()
 
 
+def test_how_much_each_prompt_takes_of_a_low_rank_is_learnt_too():
+    stack = worlds(rank=1)
+    shares = []
+    for steps in (1, 30):
+        policies = Policies(stack, RATES, steps=steps)
+        policies.train(expected_reward(stack), [steps])
+        with torch.no_grad():
+            moved = policies.distances().flatten(-2)
+        shares.append(torch.linalg.svd(moved).U[..., 0].abs())  # [T, S, P] of the one table
+    assert (shares[0] - shares[1]).abs().amax(-1).min() > 0.01
+
+
 def test_token_log_probs_are_found_by_prompt_and_completion():
     stack = worlds()
     table = stack.reference.expand(2, -1, -1, -1, -1)

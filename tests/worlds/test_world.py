@@ -27,6 +27,10 @@ def test_the_reward_has_mean_0_and_deviation_1_under_the_reference():
     torch.testing.assert_close(spread, torch.ones_like(spread))
 
 
+def test_the_reward_can_be_scaled():
+    torch.testing.assert_close(World.draw(4, reward_scale=2.5).reward, 2.5 * World.draw(4).reward)
+
+
 def test_another_reference_keeps_the_rewards_deviation():
     world = World.draw(4)
     tilted = world.referred(world.tree.as_next_token_logps(world.logps - world.reward))
