@@ -1,7 +1,7 @@
 """What papers say of each other's losses, put to the records of a suite: does it come out where the truth is known?
 
-    prefopt bench run full
-    python benchmarks/exact/stories.py runs/bench/full
+    prefopt bench run stories
+    python benchmarks/exact/stories.py runs/bench/stories
 
 Each story is a paired difference over held-out seeds with a bootstrap interval, its t-test Holm-corrected over all
 rows. "tuned" compares what each method reaches with its whole budget of trials. "same settings" compares trial by trial at
@@ -19,9 +19,10 @@ from prefopt.bench.results import Results
 from prefopt.bench.scores import optimal_areas
 from prefopt.bench.statistics import holm, paired_test, upper_hull
 
-PLAIN = ("bradley_terry", {"rank": None})
-SHARP = ("near_deterministic", {"sharpness": 10.0})
-LONG = ("length_bias", {"bias": 0.5})
+PLAIN = ("bradley_terry", {})
+SHARP = ("near_deterministic", {})
+LONG = ("length_bias", {})
+WEAK = ("weak_reference", {})
 
 
 def noisy(noise):
@@ -46,15 +47,15 @@ STORIES = [
     ("length-regularised DPO ahead under length bias", LONG, "r_dpo", "dpo", "tuned"),
     ("SimPO ahead under length bias", LONG, "simpo", "dpo", "tuned"),
     ("length-normalised DPO ahead under length bias", LONG, "sigmoid_norm", "dpo", "tuned"),
-    ("SimPO ahead behind a weak reference", ("weak_reference", {}), "simpo", "dpo", "tuned"),
+    ("SimPO ahead behind a weak reference", WEAK, "simpo", "dpo", "tuned"),
     ("KTO usable with labels, 10 % up", labels(0.1), "kto", "reference", "tuned"),
     ("KTO ahead of DPO on their pairs, 10 % up", labels(0.1), "kto", "dpo", "tuned"),
     ("KTO ahead of DPO on their pairs, 90 % up", labels(0.9), "kto", "dpo", "tuned"),
     ("DPO ahead of Preferred-FT", PLAIN, "dpo", "sft", "tuned"),
     ("DPO ahead of PPO on a reward model", PLAIN, "dpo", "ppo", "tuned"),
     ("... at equal KL, half the range", PLAIN, "dpo", "ppo", "equal KL"),
-    ("... behind a weak reference", ("weak_reference", {}), "dpo", "ppo", "tuned"),
-    ("DPO ahead of the optimum on a reward model", PLAIN, "dpo", "optimum_reward_model", "tuned"),
+    ("... behind a weak reference", WEAK, "dpo", "ppo", "tuned"),
+    ("DPO ahead of the exact optimum on a reward model", PLAIN, "dpo", "optimum_reward_model", "tuned"),
     ("PPO ahead of DPO at 40 % noise", noisy(0.4), "ppo", "dpo", "tuned"),
     ("40 % noise costs DPO more than PPO", noisy(0.4), "ppo", "dpo", "against no noise"),
 ]
@@ -104,7 +105,7 @@ class Records:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="results of a suite: runs/bench/full")
+    parser.add_argument("folder", type=Path, help="results of the suite: runs/bench/stories")
     records = Records(parser.parse_args().folder)
     found = []
     for story, where, ahead, other, how in STORIES:
