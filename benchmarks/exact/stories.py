@@ -4,8 +4,8 @@
     python benchmarks/exact/stories.py runs/bench/stories
 
 Each story is a paired difference over held-out seeds with a bootstrap interval, its t-test Holm-corrected over all
-rows. "tuned" compares what each method reaches with its whole budget of trials. "same settings" compares trial by trial at
-equal learning rate and beta, each trial's own frontier alone: what somebody finds who does not search.
+rows. "tuned" compares what each method reaches with its whole budget of trials. "same settings" compares trial by trial
+at equal learning rate and beta, each trial's own frontier alone: what somebody finds who does not search.
 """
 
 import argparse
