@@ -17,8 +17,13 @@ from prefopt import PluginError, UnknownNameError, load_registry
 from prefopt.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
-OURS = {
-    kind: sorted(path.stem for path in (ROOT / "plugins" / f"prefopt_{kind.many}").glob("[!_]*.py")) for kind in KINDS
+OURS = {  # a file that registers nothing is shared by others
+    kind: sorted(
+        path.stem
+        for path in (ROOT / "plugins" / f"prefopt_{kind.many}").glob("[!_]*.py")
+        if f"def {kind.hook}" in path.read_text(encoding="utf-8")
+    )
+    for kind in KINDS
 }
 BUILT_IN = OURS[KINDS[0]]
 
