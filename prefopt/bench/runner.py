@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from joblib import Parallel, delayed
 from prefopt.bench.cell import Cell, Record, compute
 from prefopt.bench.record import CELLS, appending, read_records
 from prefopt.bench.suite import Suite, method_of, to_yaml
+from prefopt.errors import PrefoptError
 from prefopt.registry import Registry, load_registry
 from prefopt.run import versions
 
@@ -55,21 +57,37 @@ def run_suite(
 
     Raises:
         DataError: another run writes to the folder, or it cannot be written.
+        PrefoptError: one of the processes was killed.
     """
     stamp = {"versions": versions(), "commit": commit()}
     with appending(folder) as record:
         (folder / "suite.yaml").write_text(to_yaml(suite), encoding="utf-8")
         parallel = Parallel(n_jobs=num_processes, return_as="generator_unordered", pre_dispatch="2*n_jobs")
-        for found in parallel(delayed(_compute)(cell, tuple(plugins)) for cell in cells):
-            record.write(found | stamp)
-            after_cell(found)
+        try:
+            for found in parallel(delayed(_compute)(cell, tuple(plugins)) for cell in cells):
+                record.write(found | stamp)
+                after_cell(found)
+        except BrokenProcessPool:
+            raise PrefoptError(
+                "a process of the run was killed, perhaps for want of memory; what is finished is on record, so run "
+                "again with fewer --processes"
+            ) from None
 
 
 def commit() -> str | None:
     """The commit of the checkout that this code is imported from, `-dirty` where it was changed; None outside one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    # An installed copy may lie in somebody else's checkout, which does not track it.
+    if _git("ls-files", Path(__file__).name) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the folder of this file; None where it says nothing, or is not there."""
     try:
-        told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
     except OSError:
         return None
     return told.stdout.strip() or None

@@ -19,6 +19,7 @@ from prefopt.bench.record import read_records
 from prefopt.bench.runner import remaining, run_suite
 from prefopt.bench.suite import built_in_suites, load_suite
 from prefopt.cli.options import PluginFiles
+from prefopt.errors import ConfigError
 from prefopt.registry import load_registry
 from prefopt.task import Knob
 from prefopt.worlds import World
@@ -70,6 +71,8 @@ def run(
     plugin: PluginFiles = None,
 ) -> None:
     """Run what is not on record yet; interrupt it whenever you like."""
+    if processes < 1 and processes != -1:
+        raise ConfigError(f"--processes is {processes}; it must be at least 1, or -1 for one a core")
     chosen = load_suite(suite, overrides or ())
     registry = load_registry(plugin or ())
     folder = output or Path("runs", "bench", chosen.name)
@@ -110,7 +113,8 @@ def report(
 def _report(folder: Path, console: Console) -> Path:
     records = read_records(folder)
     page = folder / "report.html"
-    bench_report.write(records, page, load_suite(str(folder / "suite.yaml")).landmarks)
+    suite = folder / "suite.yaml"
+    bench_report.write(records, page, load_suite(str(suite)).landmarks if suite.is_file() else ())
     bench_report.print_summary(records, console)
     console.print(f"\nreport: {page}", soft_wrap=True)
     return page

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefopt.errors import DataError
 from prefopt.worlds.rows import Rows
 
 
@@ -91,7 +92,15 @@ def label_rows(
 
 
 def _distinct(generator: np.random.Generator, logps: np.ndarray, count: int) -> np.ndarray:
-    """[B, count] different completions for each row of [B, C] log-probs, drawn without replacement."""
+    """[B, count] different completions for each row of [B, C] log-probs, drawn without replacement.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    if count > logps.shape[1]:
+        raise DataError(
+            f"a row compares {count} different completions, and a prompt of this world has {logps.shape[1]}"
+        )
     # The largest of log-probs with Gumbel noise are such a draw.
     noisy = logps + generator.gumbel(size=logps.shape)
     return np.argsort(-noisy, axis=1)[:, :count].copy()

@@ -1,8 +1,11 @@
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ import prefopt
 from prefopt.bench.record import CELLS, read_records
 from prefopt.bench.runner import remaining, run_suite
 from prefopt.bench.suite import load_suite
+from prefopt.errors import PrefoptError
 
 SUITE = """
 name: small
@@ -154,6 +158,29 @@ def test_a_cell_that_fails_says_why_and_stops_no_other(suite_file, tmp_path):
     assert by_method["reference"]["status"] == "done"
     assert run(suite_file, tmp_path, settings, [str(plugin)]) == []
     assert len(run(suite_file, tmp_path, settings, [str(plugin)], retry=True)) == 2
+
+
+def test_a_process_that_is_killed_stops_the_run_with_a_sentence_and_what_is_finished_stays(suite_file, tmp_path):
+    plugin = tmp_path / "plugin.py"
+    deadly = PLUGIN.replace('raise RuntimeError("the\\nmill is broken")', "import os; os._exit(9)")
+    assert "os._exit" in deadly
+    plugin.write_text(deadly)
+    run(suite_file, tmp_path, ["methods=[reference]"])
+    with pytest.raises(PrefoptError, match="a process of the run was killed"):
+        run(suite_file, tmp_path, ["methods=[reference, broken]"], [str(plugin)], num_processes=2)
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_the_commit_is_that_of_the_checkout_and_of_no_other_that_holds_a_copy(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *identity, "-C", tmp_path, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    program = "import prefopt.bench.runner as r; print(r.commit(), r.__file__)"
+    shutil.copytree(Path(prefopt.__file__).parent, tmp_path / "prefopt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["None", str(tmp_path / "prefopt" / "bench" / "runner.py")]
 
 
 def test_a_task_in_a_plugin_file_runs_like_any_other(suite_file, tmp_path):

@@ -62,6 +62,8 @@ def test_the_report_is_made_again_from_the_records_by_name_or_folder(prefopt, su
     page.unlink()
     assert "report: runs/bench/small/report.html" in prefopt("bench", "report", "small").out
     assert page.is_file()
+    (page.parent / "suite.yaml").unlink()  # it says only which curves are shown first
+    assert "report: " in prefopt("bench", "report", "small").out
     assert "| **dpo**" in prefopt("bench", "report", "runs/bench/small", "--markdown").out
 
 
@@ -72,6 +74,7 @@ def test_the_report_is_made_again_from_the_records_by_name_or_folder(prefopt, su
         (["run", "quick", "methods=[dppo]"], "unknown method 'dppo'"),
         (["run", "quick", "tasks={label_noise: {noise: 0.7}}"], "task label_noise: noise = 0.7; it must be a number"),
         (["run", "quick", "trial=3"], "unknown key 'trial'; did you mean 'trials'?"),
+        (["run", "quick", "--processes", "0"], "--processes is 0; it must be at least 1, or -1 for one a core"),
         (["report", "nowhere"], "holds no cells.jsonl; `prefopt bench run SUITE` writes one"),
     ],
 )

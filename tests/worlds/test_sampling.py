@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prefopt.errors import DataError
 from prefopt.worlds import World, draw_rows, judge_pairs, label_rows
 
 WORLD = World.draw(0, num_prompts=2, num_tokens=2, depth=2)  # 6 completions
@@ -39,6 +40,11 @@ def test_pairs_are_distinct_and_written_by_the_behaviour_policy():
         )
         found = (own == completion).any(1).double().mean()
         assert found.item() == pytest.approx(inclusion.item(), abs=0.006)
+
+
+def test_more_different_completions_than_there_are_is_an_error():
+    with pytest.raises(DataError, match="a row compares 7 different completions, and a prompt of this world has 6"):
+        drawn(num_completions=7)
 
 
 def test_scores_fall_and_differ_as_the_model_says():
