@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import pydantic
 
 from prefopt.errors import nearest
-
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Section(pydantic.BaseModel):
@@ -31,13 +28,12 @@ _WANTED = {
 }
 
 
-def explain(error: pydantic.ValidationError, root: type[Section], later: Mapping[str, str] = _NONE) -> str:
+def explain(error: pydantic.ValidationError, root: type[Section]) -> str:
     """The first thing wrong, in one sentence: the key's path, its value, what is allowed, the nearest known key.
 
     Args:
         error: what pydantic found.
         root: the section that was validated.
-        later: keys that are to come, and what there is until then.
     """
     # An unknown key often explains why another one is missing, so it is told first; of the members of a union, the one
     # whose type fits says more.
@@ -51,8 +47,6 @@ def explain(error: pydantic.ValidationError, root: type[Section], later: Mapping
     section = _section_at(root, loc[:-1])
     key = str(loc[-1])
     if first["type"] == "extra_forbidden":
-        if path in later:
-            return f"'{path}' is not built yet: {later[path]}"
         known = sorted(section.model_fields)
         near = nearest(key, known)
         guess = f"did you mean {near!r}? " if near else ""
