@@ -136,7 +136,7 @@ def _spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
         tracking = {"trackers": tracking}
     if isinstance(tracking, Mapping):
         trackers = tracking.get("trackers")
-        full["tracking"] = {**tracking, "trackers": tuple(trackers) if isinstance(trackers, list) else trackers}
+        full["tracking"] = {**tracking, "trackers": tuple(trackers)} if isinstance(trackers, list) else tracking
     loss = full.get("loss")
     if isinstance(loss, str | Mapping):
         loss = [loss]
