@@ -26,6 +26,10 @@ class StoreError(PrefoptError):
     """The store of reference log-probs cannot be read or written, or does not hold what it should."""
 
 
+class OutputError(PrefoptError):
+    """What a run has to write cannot be written, or what it has written cannot be read back."""
+
+
 class PluginError(PrefoptError):
     """A plugin breaks a rule of the registry: it fails to load, or brings a name that is taken."""
 
@@ -36,6 +40,10 @@ class UnknownNameError(PrefoptError, LookupError):
 
 class NonFiniteLossError(PrefoptError, ArithmeticError):
     """A loss or a gradient is NaN or infinite; the message names the rows that caused it."""
+
+
+class DivergenceError(PrefoptError, ArithmeticError):
+    """A run has diverged and was told to stop then; the message gives the numbers that led to it."""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], *, then: str = "") -> str:

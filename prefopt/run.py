@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
+import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
@@ -22,25 +21,18 @@ from prefopt.data.sources import Source
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.proven import proven
-from prefopt.errors import ConfigError, NonFiniteLossError, StoreError
-from prefopt.evaluation.rewards import HeldOut
-from prefopt.evaluation.sampling import complete
+from prefopt.engine.ranks import Ranks
+from prefopt.errors import NonFiniteLossError, OutputError, StoreError
+from prefopt.evaluation.during import DuringTraining
 from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
 from prefopt.reference.loading import ReferenceModel
+from prefopt.training.batches import ShuffledBatches
+from prefopt.training.keeper import Keeper
 from prefopt.training.memory import peak_process_bytes
-from prefopt.training.output import (
-    CONFIG,
-    LAST_GOOD,
-    METRICS,
-    RUN,
-    MetricsLog,
-    check_free,
-    clear,
-    save_state,
-    write_json,
-)
-from prefopt.training.trainer import Step, Trainer
+from prefopt.training.output import CONFIG, LAST_GOOD, RUN, check_free, clear, read_json, save_state, write_json
+from prefopt.training.resume import find_checkpoint
+from prefopt.training.trainer import Trainer
 from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
 
@@ -51,17 +43,21 @@ def run(
     *,
     train: Source | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     watcher: Watcher | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train as the config says and write everything into its `output_dir`.
+
+    Started in several processes (`accelerate launch`, `torchrun`), they share every batch; the first one writes.
 
     Args:
         config: the validated config.
         loss: the loss it names, built by the registry.
         train: rows in memory or a `datasets.Dataset`, in place of the config's `data.train`.
         overwrite: replace an earlier run in `output_dir`.
-        watcher: is told of progress.
+        resume: go on after the last checkpoint in `output_dir`, if there is one; a run that is complete stays as it is.
+        watcher: is told of progress, in the first process.
         provenance: plugin -> version, kept in run.json.
 
     Returns:
@@ -69,17 +65,17 @@ def run(
 
     Raises:
         PrefoptError: anything the user can mend: settings, data, model, or a loss that is not finite.
+        KeyboardInterrupt: it was told to stop; a checkpoint is kept.
     """
     started = time.time()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise ConfigError(
-            f"prefopt train was started with {processes} processes, but it runs in one; "
-            "prefopt.training.trainer.Trainer takes several"
-        )
-    watcher = watcher or Watcher()
+    ranks = Ranks.started()
+    watcher = watcher if watcher is not None and ranks.index == 0 else Watcher()
     output = Path(config.output_dir)
-    check_free(output, overwrite=overwrite, inputs=_inputs(config))
+    checkpoint = find_checkpoint(config) if resume else None
+    finished = read_json(output / RUN) if resume and (output / RUN).exists() else None
+    if checkpoint is None and finished is None:
+        check_free(output, overwrite=overwrite or resume, inputs=_inputs(config))
+    ranks.wait()
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
     tokenizer = load_tokenizer(config.model)
@@ -87,18 +83,22 @@ def run(
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
-    for note in data.notes:
+    for note in [*data.notes, *_unread(config, loss)]:
         watcher.say(note)
-    if config.reference.model is not None and not loss.needs.reference:
-        watcher.say(f"loss {loss.name} reads no reference: reference.model is not loaded")
-    if config.reference.update_steps is not None and not loss.needs.reference:
-        watcher.say(f"loss {loss.name} reads no reference: reference.update_steps has no effect")
-    if config.reference.mode == "cached" and not loss.needs.reference:
-        watcher.say(f"loss {loss.name} reads no reference: the store is not used")
+
+    batches = ShuffledBatches(data.train, config.training)
+    if finished is not None and finished["num_steps"] == batches.num_steps:
+        watcher.say(f"the run in {output} is complete: all {batches.num_steps} steps are taken")
+        return finished
+    if finished is not None and checkpoint is None:
+        raise OutputError(
+            f"the run in {str(output)!r} is complete after {finished['num_steps']} steps and kept no checkpoint to go "
+            "on from; set checkpoints.every_steps in a run that is to be continued"
+        )
 
     rows = [*data.train, *data.evaluation]
     mode = config.reference.mode if loss.needs.reference else "none"
-    cached = CachedReference(config, rows, watcher) if mode == "cached" else None
+    cached = CachedReference(config, rows, watcher, ranks) if mode == "cached" else None
     reference: LogpSource | None = None
     used: dict[str, Any] = {"mode": mode, "model_loaded": False}
     if cached is not None and not cached.is_policy:  # before the policy is there, so that one model is enough
@@ -107,47 +107,50 @@ def run(
     policy, notes = proven(load_model(config.model, seed=config.training.seed), config.model.name, tokenizer, rows)
     for note in notes:
         watcher.say(note)
+    identity = fingerprint(policy)
     if cached is not None and cached.is_policy:
         reference, found = cached.complete(tokenizer, policy)
         used |= found
     elif mode == "live":
         reference, used["model_loaded"] = _live(config, policy, tokenizer, rows, watcher), True
-    trainer = Trainer(policy, reference, loss, data.train, config.training, moving=config.reference)
-    evaluation = _Evaluation(config, loss, data.evaluation, tokenizer, watcher)
+    trainer = Trainer(policy, reference, loss, batches, config.training, moving=config.reference)
+    evaluation = DuringTraining(config, loss, data.evaluation, tokenizer, watcher, ranks)
     for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
         watcher.say(note)
 
-    clear(output)
-    (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    before = evaluation.before(policy, reference, initial=config.reference.model is None)
+    keeper = Keeper(config, trainer, {"data": trainer.batches.identity, "model": identity}, watcher)
+    if ranks.index == 0 and checkpoint is None:
+        clear(output)
+        (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    evaluation.score_reference(reference)
+    if checkpoint is None:
+        keeper.begin(evaluation.before(policy, is_reference=reference is not None and config.reference.model is None))
+    else:
+        keeper.go_on(checkpoint)
+        if ranks.index == 0:
+            (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
-    def after_step(step: Step) -> None:
-        metrics = dict(step.metrics)
-        every = config.evaluation.every_steps
-        if every and step.number % every == 0 and step.number < trainer.num_steps:
-            metrics["evaluation"] = evaluation.whole(f"step {step.number}", policy, trainer.state)
-        log.write(metrics)
-        watcher.step(metrics)
+    def save(folder: Path) -> None:
+        if ranks.index == 0:
+            _save(policy.model, tokenizer, folder)
+
+    def evaluate(when: str) -> dict[str, Any]:
+        return evaluation.whole(when, policy, trainer.state)
 
     watcher.begin("train", trainer.num_steps)
     try:
-        with MetricsLog(output / METRICS) as log:
-            trainer.run(after_step)
-    except (NonFiniteLossError, StoreError, KeyboardInterrupt) as error:
+        keeper.run(evaluate, save)
+    except (NonFiniteLossError, StoreError) as error:
         last_good = output / LAST_GOOD
-        _save(policy.model, tokenizer, last_good)
+        save(last_good)
         save_state(trainer.state, last_good)
-        kept = f"the weights as they stood are in {last_good}"
-        if not isinstance(error, KeyboardInterrupt):
-            raise type(error)(f"{error}; {kept}") from None
-        watcher.say(kept)
-        raise
+        raise type(error)(f"{error}; the weights as they stood are in {last_good}") from None
     finally:
         watcher.end()
 
-    _save(policy.model, tokenizer, output)
-    save_state(trainer.state, output)
     after = evaluation.after(policy, trainer.state)
+    keeper.offer(trainer.num_steps, after, save)
+    save(output)
     record = {
         "prefopt": prefopt.__version__,
         "loss": loss.name,
@@ -158,63 +161,32 @@ def run(
         "packed_trees": policy.packed,
         "chunked_head": policy.head is not None,
         "reference": used,
-        "evaluation": {"before": before, "after": after},
-        "wall_seconds": round(time.time() - started, 2),
+        "evaluation": {"before": keeper.before, "after": after},
+        "wall_seconds": round(time.time() - started + keeper.seconds_before, 2),
+        "resumed_after_steps": keeper.resumed_after,
         "peak_memory_bytes": _peak_memory_bytes(),
+        "num_processes": ranks.count,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "plugins": dict(provenance or {}),
     }
-    write_json(output / RUN, record)
+    if ranks.index == 0:
+        save_state(trainer.state, output)
+        write_json(output / RUN, record)
+    ranks.wait()
     return record
 
 
-class _Evaluation:
-    """Held-out rows before, during and after training; does nothing where the config names none."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        loss: Objective,
-        rows: Sequence[Row],
-        tokenizer: PreTrainedTokenizerBase,
-        watcher: Watcher,
-    ) -> None:
-        self._settings = config.evaluation
-        self._loss = loss
-        self._tokenizer = tokenizer
-        self._watcher = watcher
-        self._prompts = [row.prompt for row in rows[: config.evaluation.samples]]
-        self._held_out = None
-        if rows:
-            self._held_out = HeldOut(rows, loss, tokens_per_microbatch=config.training.tokens_per_microbatch)
-
-    def before(self, policy: Scorer, reference: LogpSource | None, *, initial: bool) -> dict[str, Any]:
-        if self._held_out is None:
-            return {}
-        if reference is not None:
-            self._held_out.score_reference(reference)
-        # A policy that is still its own reference has the same log-probs: one pass serves both.
-        same = reference is not None and initial and self._loss.needs.distribution is None
-        return self.whole("before", None if same else policy) | self._samples(policy)
-
-    def after(self, policy: Scorer, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {} if self._held_out is None else self.whole("after", policy, state) | self._samples(policy)
-
-    def whole(self, when: str, policy: Scorer | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-        assert self._held_out is not None
-        found = self._held_out.evaluate(policy, state).as_dict()
-        self._watcher.evaluated(when, found)
-        return found
-
-    def _samples(self, policy: Scorer) -> dict[str, Any]:
-        if not self._prompts:
-            return {}
-        texts = complete(policy.model, self._tokenizer, self._prompts, max_new_tokens=self._settings.max_new_tokens)
-        prompts = [self._tokenizer.decode(list(prompt)) for prompt in self._prompts]
-        return {
-            "samples": [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
-        }
+def _unread(config: RunConfig, loss: Objective) -> list[str]:
+    """Settings of a reference that the loss does not read, a sentence each."""
+    if loss.needs.reference:
+        return []
+    told = {
+        "reference.model is not loaded": config.reference.model is not None,
+        "reference.update_steps has no effect": config.reference.update_steps is not None,
+        "the store is not used": config.reference.mode == "cached",
+    }
+    return [f"loss {loss.name} reads no reference: {what}" for what, is_so in told.items() if is_so]
 
 
 def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> list[str]:
@@ -272,6 +244,12 @@ def _live(
 def _save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def fingerprint(policy: Scorer) -> str:
+    """Digest of the beginning of every weight of a model, to tell whether another one lies in its place."""
+    beginnings = [own.detach().flatten()[:8].double() for own in policy.parameters()]
+    return hashlib.sha256(torch.cat(beginnings).cpu().numpy().tobytes()).hexdigest()
 
 
 def _peak_memory_bytes() -> dict[str, int]:

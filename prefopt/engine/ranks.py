@@ -56,6 +56,19 @@ class Ranks:
         dist.all_reduce(summed)
         return [int(value) for value in summed.tolist()]
 
+    def first(self, value: bool) -> bool:
+        """What the first rank says."""
+        return bool(self.total(int(value and self.index == 0))[0])
+
+    def any(self, value: bool) -> bool:
+        """Whether any rank says so."""
+        return self.total(int(value))[0] > 0
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.count > 1:
+            dist.barrier()
+
     def gather(self, own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The rows that every rank holds.
 

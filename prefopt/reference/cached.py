@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prefopt.config import RunConfig
 from prefopt.data.row import Row
 from prefopt.engine.logps import Scorer
+from prefopt.engine.ranks import ALONE, Ranks
 from prefopt.errors import StoreError
 from prefopt.reference.loading import ReferenceModel, check_unchanged
 from prefopt.reference.opening import open_reference
@@ -20,6 +21,7 @@ from prefopt.reference.origin import origin
 from prefopt.reference.reading import StoredReference, check_against
 from prefopt.reference.relatives import nearly
 from prefopt.reference.scoring import fill, look_up
+from prefopt.reference.store import Store
 from prefopt.watcher import Watcher
 
 
@@ -30,13 +32,14 @@ class CachedReference:
         is_policy: whether the initial policy is the reference, and scores what is missing.
     """
 
-    def __init__(self, config: RunConfig, rows: Sequence[Row], watcher: Watcher) -> None:
+    def __init__(self, config: RunConfig, rows: Sequence[Row], watcher: Watcher, ranks: Ranks = ALONE) -> None:
         """Look up every row, before any model is loaded, and read what is stored once: damage shows now or never.
 
         Args:
             config: the run's settings.
             rows: all rows of the run, held-out ones included.
             watcher: is told what is found and scored.
+            ranks: the processes of the run, which share the scoring.
 
         Raises:
             ModelError: the reference cannot be identified.
@@ -45,6 +48,7 @@ class CachedReference:
         self._config = config
         self._rows = rows
         self._watcher = watcher
+        self._ranks = ranks
         self._reference = open_reference(config)
         self.is_policy = self._reference.is_policy
         store, name = self._reference.store, self._reference.settings.name
@@ -107,6 +111,7 @@ class CachedReference:
                     model,
                     tokens_per_microbatch=training.tokens_per_microbatch,
                     made_by=origin(reference.identity, reference.settings.name, PartialState().device),
+                    ranks=self._ranks,
                     passed=self._watcher.scored,
                 )
             except KeyboardInterrupt:
@@ -114,13 +119,15 @@ class CachedReference:
                 raise
             finally:
                 self._watcher.end()
-            scored = filled.rows_scored
+            (scored,) = self._ranks.total(filled.rows_scored)
         self._watcher.say(
             f"reference: {scored:,} rows scored, {len(self._rows) - scored:,} read from {reference.store.place}; no "
             "reference model stays loaded"
         )
         dtype = torch.promote_types(getattr(torch, self._config.model.dtype), torch.float32)
-        return StoredReference(reference.store, device=PartialState().device, dtype=dtype), {
+        # A store sees what it wrote itself; what the other processes scored is in shards of theirs.
+        store = reference.store if self._ranks.count == 1 else Store(reference.store.place, reference.identity.digest)
+        return StoredReference(store, device=PartialState().device, dtype=dtype), {
             "rows_scored": scored,
             "rows_reused": len(self._rows) - scored,
             "rows_verified": verified,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -13,8 +14,9 @@ from typing import IO, Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prefopt.errors import ConfigError
+from prefopt.errors import ConfigError, OutputError
 
+CHECKPOINTS, BEST = "checkpoints", "best"
 CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.json", "last_good"
 LOSS_STATE = "loss_state.safetensors"
 
@@ -80,8 +82,9 @@ def clear(folder: Path) -> None:
         for pattern in _WRITTEN:
             for file in folder.glob(pattern):
                 file.unlink()
-        if (folder / LAST_GOOD).exists():
-            shutil.rmtree(folder / LAST_GOOD)
+        for name in (LAST_GOOD, CHECKPOINTS, BEST):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
     except OSError as error:
         raise ConfigError(f"output_dir {str(folder)!r} cannot be written: {error.strerror or error}") from error
 
@@ -93,24 +96,69 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     os.replace(partial, path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())}") from error
+    return values
+
+
 class MetricsLog:
     """`metrics.jsonl`: one object a step, on disk as soon as the step is done."""
 
-    def __init__(self, path: Path) -> None:
-        """Open `path` for appending."""
+    def __init__(self, path: Path | None) -> None:
+        """Open `path` for appending; None: nothing is written."""
         self._path = path
         self._file: IO[str] | None = None
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one step."""
-        assert self._file is not None
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
-        self._file.flush()
+        """Append one step.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(values, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"{str(self._path)!r} cannot be written: {error.strerror or error}") from error
+
+    def flush(self) -> None:
+        """Have all of it outlive a power cut, as a checkpoint does."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsLog:
-        self._file = self._path.open("a", encoding="utf-8")
+        if self._path is not None:
+            self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            with suppress(OSError):  # of a full disk, which `write` has told
+                self._file.close()
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Leave the lines up to `step`, where a run goes on after a checkpoint older than its last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except ValueError:  # cut off as the run was killed
+            break
+        kept.append(line)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)

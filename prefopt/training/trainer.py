@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefopt.config import ReferenceConfig, TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import StepResult, accumulate
 from prefopt.engine.logps import LogpSource, Scorer
-from prefopt.engine.ranks import Ranks, on_cpu
 from prefopt.engine.rewards import row_rewards
-from prefopt.errors import ConfigError, NonFiniteLossError, PluginError
-from prefopt.training.batches import batches, num_steps
+from prefopt.errors import NonFiniteLossError, PluginError
+from prefopt.training.batches import Batches, ShuffledBatches
 from prefopt.training.moving import MovingReference
 from prefopt.training.optimization import build_optimizer, build_scheduler
+from prefopt.training.placement import Placement
+from prefopt.training.scaling import LossScaling
+from prefopt.training.snapshot import Changing, Snapshot
 from prefopt.weighted import Objective
 
-_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU, DistributedType.MULTI_NPU)
 _OWN_METRICS = frozenset(
     (
         "step loss reward_accuracy reward_margin grad_norm learning_rate num_rows num_tokens step_seconds evaluation"
@@ -49,7 +48,7 @@ class Trainer:
         policy: Scorer,
         reference: LogpSource | None,
         loss: Objective,
-        rows: Sequence[Row],
+        rows: Sequence[Row] | Batches,
         training: TrainingConfig,
         *,
         moving: ReferenceConfig | None = None,
@@ -60,7 +59,7 @@ class Trainer:
             policy: the model to train, in place, as `prefopt.engine.parity.prove` found it can be used.
             reference: the model to freeze or its values, or None for losses that need none.
             loss: one loss or a weighted sum.
-            rows: the training rows.
+            rows: the training rows, shuffled anew every epoch; or batches of them, which are taken as they come.
             training: batch size, optimiser, schedule, seed.
             moving: says when a reference model is drawn towards the policy; absent: it stays as it is.
 
@@ -68,39 +67,36 @@ class Trainer:
 
         Raises:
             ConfigError: the processes that were asked for did not find each other, or would share the model otherwise
-                than by DDP.
+                than by DDP or FSDP2.
             ModelError: a moving reference has another architecture than the policy.
         """
-        self._ranks = Ranks.started()
-        # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
-        self._accelerator = Accelerator(
-            cpu=on_cpu(self._ranks.count),
-            mixed_precision="no",
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        )
-        if self._accelerator.distributed_type not in (DistributedType.NO, *_DDP):
-            kind = self._accelerator.distributed_type.value
-            raise ConfigError(f"the run was started for {kind}; this version's trainer takes DDP only")
+        self._placement = Placement()
+        self.ranks = self._placement.ranks
         self._loss = loss
-        self._rows = rows
+        self.batches = ShuffledBatches(rows, training) if isinstance(rows, Sequence) else rows
         self._training = training
         self.state: Mapping[str, Tensor] = loss.initial_state()
-        self.num_steps = num_steps(len(rows), training.batch_size, training.epochs, training.max_steps)
+        self.num_steps = self.batches.num_steps
+        self._done = 0
         torch.manual_seed(training.seed)
         if training.gradient_checkpointing:
             policy.model.train()  # layers check the mode; every dropout is zero
             _enable_checkpointing(policy.model)
-        optimizer = build_optimizer(policy.parameters(), training)
-        scheduler = build_scheduler(optimizer, training, self.num_steps)
-        self.policy, self._optimizer = self._accelerator.prepare(policy, optimizer)
+        self._optimizer = build_optimizer(policy.parameters(), training)
         # Accelerate would step a schedule once a process; `batch_size` counts the rows of all, and so do our steps.
-        self._scheduler = scheduler
-        self._reference = reference
-        if isinstance(reference, Scorer):
-            self._reference = reference.requires_grad_(False).to(self._accelerator.device)
+        self._scheduler = build_scheduler(self._optimizer, training, self.num_steps)
+        self.policy = self._placement.spread(policy, self._optimizer)
+        self._scaling = LossScaling(self._optimizer, self._placement, None)
+        self._reference = self._placement.place(reference) if isinstance(reference, Scorer) else reference
         self._moving = None
         if moving is not None and moving.update_steps is not None and isinstance(reference, Scorer):
             self._moving = MovingReference(policy, reference, every=moving.update_steps, weight=moving.update_weight)
+        self._changing = Changing(
+            policy=policy,
+            reference=reference if self._moving is not None and isinstance(reference, nn.Module) else None,
+            optimizer=self._optimizer,
+            parts={"scheduler": self._scheduler, "scaling": self._scaling},
+        )
 
     def run(self, after_step: Callable[[Step], None]) -> None:
         """Take every step of the run, calling `after_step` after each.
@@ -108,10 +104,23 @@ class Trainer:
         Raises:
             NonFiniteLossError: a loss or a gradient is NaN or infinite; the weights are those before that step.
         """
-        training = self._training
-        chosen = batches(len(self._rows), training.batch_size, steps=self.num_steps, seed=training.seed)
-        for number, indices in enumerate(chosen, 1):
-            after_step(Step(number, self._step(number, [self._rows[index] for index in indices])))
+        for rows in self.batches.after(self._done):
+            metrics = self._step(self._done + 1, rows)
+            self._done += 1
+            after_step(Step(self._done, metrics))
+
+    def snapshot(self) -> Snapshot:
+        """All that has changed since the beginning, as it stands between two steps."""
+        return self._changing.snapshot(self._done, self.state)
+
+    def restore(self, taken: Snapshot) -> None:
+        """Go on after the step at which a snapshot of this same run was taken.
+
+        Raises:
+            OutputError: it is not one of this model and optimiser.
+        """
+        self.state = self._changing.restore(taken)
+        self._done = taken.step
 
     def _step(self, number: int, rows: Sequence[Row]) -> dict[str, Any]:
         started = time.perf_counter()
@@ -123,23 +132,23 @@ class Trainer:
                 self._loss,
                 rows,
                 tokens_per_microbatch=self._training.tokens_per_microbatch,
-                backward=self._accelerator.backward,
+                backward=self._scaling.backward,
                 state=self.state,
                 seed=self._training.seed,
                 step=number,
-                ranks=self._ranks,
+                ranks=self.ranks,
             )
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"step {number}: {error}; the step was not taken") from None
-        limit = self._training.max_grad_norm
-        norm = self._accelerator.clip_grad_norm_(self.policy.parameters(), float("inf") if limit is None else limit)
-        if not torch.isfinite(norm):
+        self._scaling.unscale()
+        norm = self._placement.clip(self.policy, self._training.max_grad_norm)
+        if not torch.isfinite(norm) and not self._scaling.can_lower:
             names = ", ".join(row.name for row in rows[:5]) + (" and others" if len(rows) > 5 else "")
             raise NonFiniteLossError(
                 f"step {number}: the gradient is {float(norm)} although every loss is finite, on {names}; "
                 "the step was not taken"
             )
-        self._optimizer.step()
+        self._scaling.step()
         self._scheduler.step()
         self._optimizer.zero_grad()
         if self._moving is not None:
@@ -148,8 +157,9 @@ class Trainer:
         return {
             "step": number,
             "loss": result.loss,
+            **({"grad_norm": float(norm)} if torch.isfinite(norm) else {}),
             **_rewards(self._loss, result),
-            "grad_norm": float(norm),
+            **self._scaling.measures(),
             "learning_rate": learning_rate,
             "num_rows": len(rows),
             "num_tokens": result.num_tokens,
