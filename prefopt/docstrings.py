@@ -77,6 +77,37 @@ def hyperparameters(loss: type[Loss]) -> list[dict[str, Any]]:
     ]
 
 
+def recipe_in_words(loss: type[Loss]) -> list[str]:
+    """What the loss declares for a run to be held against before it starts, a sentence each."""
+    found = []
+    if loss.learning_rates is not None:
+        found.append(
+            f"its authors trained whole models with a learning rate of {rates_in_words(loss.learning_rates)}; small "
+            "models and adapters take higher ones"
+        )
+    if loss.on_length:
+        found.append(f"to keep length out of the reward it {loss.on_length}")
+    return found
+
+
+def rates_in_words(rates: tuple[float, float]) -> str:
+    """A range of learning rates.
+
+    >>> rates_in_words((5e-7, 1e-6)), rates_in_words((2e-5, 2e-5))
+    ('5e-7 to 1e-6', '2e-5')
+    """
+    return " to ".join(dict.fromkeys(rate_in_words(rate) for rate in rates))
+
+
+def rate_in_words(rate: float) -> str:
+    """A learning rate as people write it, to two digits.
+
+    >>> rate_in_words(1e-6), rate_in_words(6.4e-5), rate_in_words(0.02)
+    ('1e-6', '6.4e-5', '0.02')
+    """
+    return re.sub(r"e-0*", "e-", f"{rate:.2g}")
+
+
 def relations_in_words(loss: type[Loss]) -> list[str]:
     """The identities the loss promises, as in `dpo, where label_smoothing = 0`, the other loss's name first."""
     return [
@@ -111,6 +142,8 @@ def as_data(loss: type[Loss]) -> dict[str, Any]:
         },
         "hyperparameters": hyperparameters(loss),
         "closed_form": closed_form(loss),
+        "learning_rates": loss.learning_rates and list(loss.learning_rates),
+        "on_length": loss.on_length,
         "arxiv": arxiv_id(loss),
         "relations": relations_in_words(loss),
         "expected_failures": dict(loss.expected_failures),

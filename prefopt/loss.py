@@ -162,6 +162,10 @@ class Loss(pydantic.BaseModel):
     `gradient` (by hand) and `reward`. Calling the loss checks the batch and adds the metrics. `relations` are the
     identities it promises, `expected_failures` the checks of `prefopt.testing` it cannot pass, each with the reason.
 
+    What a run is held against before it starts, where a loss declares it: `learning_rates`, the lowest and the highest
+    that its authors trained whole models of billions of parameters with; and `on_length`, how it keeps length out of the
+    reward, as the end of a sentence that begins with its name.
+
     Raises:
         ConfigError: a hyper-parameter is unknown, of the wrong type or out of its range.
     """
@@ -172,6 +176,8 @@ class Loss(pydantic.BaseModel):
     needs: ClassVar[Needs]
     relations: ClassVar[Sequence[Relation]] = ()
     expected_failures: ClassVar[Mapping[str, str]] = _EMPTY
+    learning_rates: ClassVar[tuple[float, float] | None] = None
+    on_length: ClassVar[str] = ""
 
     def __init__(self, **hyperparameters: Any) -> None:
         try:
@@ -182,6 +188,12 @@ class Loss(pydantic.BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        rates: Any = cls.learning_rates
+        if rates is not None and not (isinstance(rates, tuple) and len(rates) == 2 and 0 < rates[0] <= rates[1]):
+            raise PluginError(
+                f"loss class {cls.__name__}: learning_rates = {rates!r}; it takes the lowest and the highest, as in "
+                "(5e-7, 1e-6)"
+            )
         for name, info in cls.model_fields.items():
             if name == "weight":
                 raise PluginError(

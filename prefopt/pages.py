@@ -30,6 +30,7 @@ def page(loss: type[Loss]) -> str:
         "Reads": _bullets(_reads(loss.needs)),
         "Formula and gradient": _block("text", found["Formula"]),
         "Hyper-parameters": _hyperparameters(loss),
+        "Recipe": _bullets(_prose(words) for words in docstrings.recipe_in_words(loss)),
         "Returns": _prose(found.get("Returns", "")),
         "Raises": _prose(found.get("Raises", "")),
         "Source": _linked(_prose(found.get("Source", ""))),

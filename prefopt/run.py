@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prefopt
+from prefopt.advice import advice
 from prefopt.config import RunConfig, to_yaml
-from prefopt.data.row import Row
 from prefopt.data.sources import Source
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.proven import proven
-from prefopt.engine.ranks import Ranks
-from prefopt.errors import NonFiniteLossError, OutputError, StoreError
+from prefopt.errors import DivergenceError, NonFiniteLossError, OutputError, StoreError
 from prefopt.evaluation.during import DuringTraining
 from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
-from prefopt.reference.loading import ReferenceModel
-from prefopt.training.batches import ShuffledBatches
+from prefopt.reference.live import live_reference
 from prefopt.training.keeper import Keeper
 from prefopt.training.memory import peak_process_bytes
-from prefopt.training.output import CONFIG, LAST_GOOD, RUN, check_free, clear, read_json, save_state, write_json
+from prefopt.training.output import (
+    CONFIG,
+    LAST_GOOD,
+    LISTING,
+    RUN,
+    check_free,
+    clear,
+    read_json,
+    save_state,
+    write_json,
+)
+from prefopt.training.placement import Placement
 from prefopt.training.resume import find_checkpoint
+from prefopt.training.saving import save_policy
 from prefopt.training.trainer import Trainer
 from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
@@ -68,7 +76,8 @@ def run(
         KeyboardInterrupt: it was told to stop; a checkpoint is kept.
     """
     started = time.time()
-    ranks = Ranks.started()
+    placement = Placement()
+    ranks = placement.ranks
     watcher = watcher if watcher is not None and ranks.index == 0 else Watcher()
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config) if resume else None
@@ -79,16 +88,15 @@ def run(
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
     tokenizer = load_tokenizer(config.model)
-    data = prepare(config, loss, tokenizer, source)
+    data = prepare(config, loss, tokenizer, source, listing=output / LISTING)
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
-    for note in [*data.notes, *_unread(config, loss)]:
+    for note in [*data.notes, *_unread(config, loss), *advice(config, loss, data)]:
         watcher.say(note)
 
-    batches = ShuffledBatches(data.train, config.training)
-    if finished is not None and finished["num_steps"] == batches.num_steps:
-        watcher.say(f"the run in {output} is complete: all {batches.num_steps} steps are taken")
+    if finished is not None and finished["num_steps"] == data.batches.num_steps:
+        watcher.say(f"the run in {output} is complete: all {data.batches.num_steps} steps are taken")
         return finished
     if finished is not None and checkpoint is None:
         raise OutputError(
@@ -96,15 +104,15 @@ def run(
             "on from; set checkpoints.every_steps in a run that is to be continued"
         )
 
-    rows = [*data.train, *data.evaluation]
     mode = config.reference.mode if loss.needs.reference else "none"
-    cached = CachedReference(config, rows, watcher, ranks) if mode == "cached" else None
+    cached = CachedReference(config, data.rows, watcher, ranks) if mode == "cached" else None
     reference: LogpSource | None = None
     used: dict[str, Any] = {"mode": mode, "model_loaded": False}
     if cached is not None and not cached.is_policy:  # before the policy is there, so that one model is enough
         reference, found = cached.complete(tokenizer)
         used |= found
-    policy, notes = proven(load_model(config.model, seed=config.training.seed), config.model.name, tokenizer, rows)
+    loaded = load_model(config.model, seed=config.training.seed)
+    policy, notes = proven(loaded, config.model.name, tokenizer, data.telling, autocast=config.model.autocast)
     for note in notes:
         watcher.say(note)
     identity = fingerprint(policy)
@@ -112,13 +120,14 @@ def run(
         reference, found = cached.complete(tokenizer, policy)
         used |= found
     elif mode == "live":
-        reference, used["model_loaded"] = _live(config, policy, tokenizer, rows, watcher), True
-    trainer = Trainer(policy, reference, loss, batches, config.training, moving=config.reference)
+        reference, found = live_reference(config, policy, tokenizer, data.telling, watcher.say)
+        used |= found
+    trainer = Trainer(policy, reference, loss, data.batches, config.training, moving=config.reference)
     evaluation = DuringTraining(config, loss, data.evaluation, tokenizer, watcher, ranks)
     for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
         watcher.say(note)
 
-    keeper = Keeper(config, trainer, {"data": trainer.batches.identity, "model": identity}, watcher)
+    keeper = Keeper(config, loss, trainer, {"data": data.batches.identity, "model": identity}, watcher)
     if ranks.index == 0 and checkpoint is None:
         clear(output)
         (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
@@ -132,7 +141,8 @@ def run(
 
     def save(folder: Path) -> None:
         if ranks.index == 0:
-            _save(policy.model, tokenizer, folder)
+            merge = config.model.adapter is not None and config.model.adapter.merge
+            save_policy(policy.model, tokenizer, folder, merge=merge)
 
     def evaluate(when: str) -> dict[str, Any]:
         return evaluation.whole(when, policy, trainer.state)
@@ -140,7 +150,7 @@ def run(
     watcher.begin("train", trainer.num_steps)
     try:
         keeper.run(evaluate, save)
-    except (NonFiniteLossError, StoreError) as error:
+    except (DivergenceError, NonFiniteLossError, StoreError) as error:
         last_good = output / LAST_GOOD
         save(last_good)
         save_state(trainer.state, last_good)
@@ -148,6 +158,8 @@ def run(
     finally:
         watcher.end()
 
+    for line in data.conclude():
+        watcher.say(line)
     after = evaluation.after(policy, trainer.state)
     keeper.offer(trainer.num_steps, after, save)
     save(output)
@@ -162,6 +174,7 @@ def run(
         "chunked_head": policy.head is not None,
         "reference": used,
         "evaluation": {"before": keeper.before, "after": after},
+        "warnings": keeper.warnings,
         "wall_seconds": round(time.time() - started + keeper.seconds_before, 2),
         "resumed_after_steps": keeper.resumed_after,
         "peak_memory_bytes": _peak_memory_bytes(),
@@ -226,24 +239,6 @@ def _inputs(config: RunConfig) -> list[str]:
     sources = [config.data.train, config.data.evaluation]
     places = [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
     return [*places, *(plugin.path for plugin in config.plugins)]
-
-
-def _live(
-    config: RunConfig,
-    policy: Scorer,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    watcher: Watcher,
-) -> Scorer:
-    """The model that stays in memory beside the policy."""
-    if config.reference.model is None:
-        return copy.deepcopy(policy)  # the policy has not moved yet
-    return ReferenceModel(config.reference.model, tokenizer, watcher.say)(rows)
-
-
-def _save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def fingerprint(policy: Scorer) -> str:

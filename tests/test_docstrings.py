@@ -40,3 +40,13 @@ def test_a_loss_without_a_closed_form_says_so():
     assert docstrings.closed_form(LOSSES["dpo"])
     assert docstrings.arxiv_id(Bare) == ""
     assert docstrings.hyperparameters(Bare) == []
+
+
+def test_the_recipe_is_told_in_words_and_as_data():
+    assert docstrings.recipe_in_words(LOSSES["ipo"]) == []
+    rate, length = docstrings.recipe_in_words(LOSSES["simpo"])
+    assert "learning rate of 3e-7 to 1e-6" in rate
+    assert length == "to keep length out of the reward it compares mean log-probs per token"
+    data = docstrings.as_data(LOSSES["simpo"])
+    assert (data["learning_rates"], data["on_length"]) == ([3e-7, 1e-6], LOSSES["simpo"].on_length)
+    assert docstrings.as_data(LOSSES["ipo"])["learning_rates"] is None

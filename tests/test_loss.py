@@ -257,3 +257,27 @@ def test_a_hyperparameter_named_weight_is_refused():
         class Weighted(prefopt.PairLoss):
             name = "weighted"
             weight: float = prefopt.field(1.0, gt=0)
+
+
+@pytest.mark.parametrize("rates", [1e-6, (1e-6,), [5e-7, 1e-6], (1e-6, 5e-7), (0.0, 1e-6)])
+def test_learning_rates_are_a_range(rates):
+    with pytest.raises(prefopt.PluginError, match="loss class Odd: learning_rates = .* the lowest and the highest"):
+        type("Odd", (prefopt.PairLoss,), {"name": "odd", "learning_rates": rates, "__module__": __name__})
+
+
+def test_what_a_run_is_held_against_is_no_hyperparameter():
+    class Recipe(prefopt.PairLoss):
+        name = "recipe"
+        learning_rates = (5e-7, 1e-6)
+        on_length = "counts words"
+
+        def values(self, batch):
+            return batch.chosen.policy
+
+        def reward(self, completions):
+            return completions.policy
+
+    assert Recipe.model_fields == {}
+    assert Recipe().learning_rates == (5e-7, 1e-6)
+    assert prefopt.PairLoss.learning_rates is None
+    assert prefopt.PairLoss.on_length == ""

@@ -55,6 +55,8 @@ class AlphaDPO(prefopt.PairLoss):
 
     name = "alpha_dpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, coupled=True, state=True)
+    learning_rates = (6e-7, 1e-6)  # the authors' training configs
+    on_length = "compares mean log-probs per token"
     relations = (
         prefopt.Relation("simpo", where={"alpha": 0.0, "beta": 2.5, "gamma": 0.6}, given={"beta": 2.5, "gamma": 1.5}),
     )

@@ -47,6 +47,7 @@ class AlphaPO(prefopt.PairLoss):
 
     name = "alphapo"
     needs = prefopt.Needs(rows={"pairs"})
+    on_length = "compares mean log-probs per token"
     relations = (prefopt.Relation("simpo", where={"alpha": 0.0}),)
     alpha: float = prefopt.field(0.25, ge=-10, le=10, tune=(0.01, 0.5))
     beta: float = prefopt.field(2.5, gt=0, tune=(1.0, 10.0))

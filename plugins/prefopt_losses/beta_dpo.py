@@ -57,6 +57,7 @@ class BetaDPO(prefopt.PairLoss):
 
     name = "beta_dpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, coupled=True, state=True)
+    learning_rates = (5e-7, 5e-7)  # the authors' code
     relations = (prefopt.Relation("dpo", where={"alpha": 0.0, "keep": 1.0}),)
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     alpha: float = prefopt.field(0.6, ge=0, tune=(0.1, 1.0))

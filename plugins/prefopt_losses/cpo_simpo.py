@@ -51,6 +51,8 @@ class CPOSimPO(prefopt.PairLoss):
 
     name = "cpo_simpo"
     needs = prefopt.Needs(rows={"pairs"})
+    learning_rates = (1e-6, 1e-6)  # the authors' training config
+    on_length = "compares mean log-probs per token"
     relations = (prefopt.Relation("simpo", where={"lambda_": 0.0}),)
     beta: float = prefopt.field(10.0, gt=0, tune=(1.0, 10.0))
     gamma: float = prefopt.field(5.4, ge=0, tune=(0.1, 6.0))

@@ -48,6 +48,7 @@ class DiscoPOP(prefopt.PairLoss):
 
     name = "discopop"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    learning_rates = (5e-7, 5e-7)  # the authors' model card
     beta: float = prefopt.field(0.05, gt=0, tune=(0.01, 1.0))
     tau: float = prefopt.field(0.05, gt=0, le=1, tune=(0.01, 1.0))
 

@@ -41,6 +41,7 @@ class DPO(prefopt.PairLoss):
 
     name = "dpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    learning_rates = (5e-7, 1e-6)  # the authors' code, the paper's appendix B
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
 
     def _margin(self, batch: prefopt.PreferenceBatch) -> Tensor:

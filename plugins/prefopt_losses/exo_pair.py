@@ -49,6 +49,7 @@ class EXOPair(prefopt.PairLoss):
 
     name = "exo_pair"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    learning_rates = (1e-6, 1e-6)  # the authors' script for HH
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     label_smoothing: float = prefopt.field(1e-3, gt=0, lt=1, tune=(1e-4, 0.1))
 

@@ -49,6 +49,7 @@ class KTO(prefopt.LabelLoss):
 
     name = "kto"
     needs = prefopt.Needs(rows={"labels"}, reference=True, mismatched=True, coupled=True)
+    learning_rates = (5e-6, 5e-6)  # the authors' code
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     desirable_weight: float = prefopt.field(1.0, ge=0, tune=(0.1, 10.0))
     undesirable_weight: float = prefopt.field(1.0, ge=0)

@@ -48,6 +48,7 @@ class LDDPO(prefopt.PairLoss):
 
     name = "ld_dpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, tokens=True)
+    on_length = "scales the tokens down by which one completion is the longer"
     relations = (prefopt.Relation("dpo", where={"alpha": 1.0}),)
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     alpha: float = prefopt.field(0.5, ge=0, le=1, tune=(0.1, 1.0))

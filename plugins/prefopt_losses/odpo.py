@@ -50,6 +50,7 @@ class ODPO(prefopt.PairLoss):
 
     name = "odpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, scores=True)
+    learning_rates = (5e-7, 1e-6)  # the authors' code
     relations = (prefopt.Relation("dpo", where={"alpha": 0.0}),)
     beta: float = prefopt.field(0.5, gt=0, tune=(0.01, 1.0))
     alpha: float = prefopt.field(1.0, ge=0, tune=(0.0, 2.0))

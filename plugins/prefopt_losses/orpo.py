@@ -50,6 +50,8 @@ class ORPO(prefopt.PairLoss):
 
     name = "orpo"
     needs = prefopt.Needs(rows={"pairs"})
+    learning_rates = (5e-6, 5e-6)  # the authors' scripts
+    on_length = "compares mean log-probs per token"
     lambda_: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     nll: Literal["sequence", "token", "sum"] = "sequence"
 

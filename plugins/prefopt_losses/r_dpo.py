@@ -46,6 +46,7 @@ class RDPO(prefopt.PairLoss):
 
     name = "r_dpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    on_length = "charges alpha for every token"
     relations = (prefopt.Relation("dpo", where={"alpha": 0.0}),)
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     alpha: float = prefopt.field(0.01, ge=0, tune=(0.0, 1.0))

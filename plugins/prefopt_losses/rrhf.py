@@ -50,6 +50,8 @@ class RRHF(prefopt.RankingLoss):
 
     name = "rrhf"
     needs = prefopt.Needs(rows={"rankings"}, scores=True)
+    learning_rates = (2e-5, 2e-5)  # the authors' script
+    on_length = "compares log-probs divided by a power of the length"
     rank_weight: float = prefopt.field(1.0, gt=0, tune=(0.1, 100.0))
     length_penalty: float = prefopt.field(1.0, ge=0)
     nll: Literal["sum", "sequence", "token"] = "sum"

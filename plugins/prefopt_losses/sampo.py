@@ -50,6 +50,8 @@ class SamPO(prefopt.PairLoss):
 
     name = "sampo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, tokens=True)
+    learning_rates = (4e-7, 1e-6)  # the authors' script
+    on_length = "compares equally many tokens of both completions"
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
 
     def _margin(self, chosen: prefopt.Tokens, rejected: prefopt.Tokens, kept: tuple[Tensor, Tensor]) -> Tensor:

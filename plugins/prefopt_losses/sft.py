@@ -43,6 +43,7 @@ class SFT(prefopt.Loss):
 
     name = "sft"
     needs = prefopt.Needs(rows={"demonstrations", "pairs"})
+    learning_rates = (5e-7, 2e-5)  # the DPO authors' code, the first stage of SimPO's
     nll: Literal["token", "sequence", "sum"] = "token"
 
     def values(self, batch: prefopt.PreferenceBatch) -> prefopt.LossOutput:

@@ -44,6 +44,7 @@ class SigmoidNorm(prefopt.PairLoss):
 
     name = "sigmoid_norm"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    on_length = "compares mean log-ratios per token"
     beta: float = prefopt.field(5.0, gt=0, tune=(0.1, 20.0))
 
     def _margin(self, batch: prefopt.PreferenceBatch) -> Tensor:

@@ -39,6 +39,8 @@ class SimPER(prefopt.PairLoss):
 
     name = "simper"
     needs = prefopt.Needs(rows={"pairs"})
+    learning_rates = (3e-7, 1e-6)  # the authors' training configs
+    on_length = "compares mean log-probs per token"
 
     def values(self, batch: prefopt.PreferenceBatch) -> Tensor:
         """The difference of two inverse perplexities."""

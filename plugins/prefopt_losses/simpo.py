@@ -43,6 +43,8 @@ class SimPO(prefopt.PairLoss):
 
     name = "simpo"
     needs = prefopt.Needs(rows={"pairs"})
+    learning_rates = (3e-7, 1e-6)  # the authors' README, model by model
+    on_length = "compares mean log-probs per token"
     beta: float = prefopt.field(2.0, gt=0, tune=(1.0, 10.0))
     gamma: float = prefopt.field(0.5, ge=0, tune=(0.1, 2.0))
 

@@ -47,6 +47,7 @@ class SPPOHard(prefopt.PairLoss):
 
     name = "sppo_hard"
     needs = prefopt.Needs(rows={"pairs"}, reference=True)
+    learning_rates = (5e-7, 5e-7)  # the authors' recipe
     beta: float = prefopt.field(0.001, gt=0, tune=(0.0001, 0.1))
     p_chosen: float = prefopt.field(1.0, ge=0, le=1)
     p_rejected: float = prefopt.field(0.0, ge=0, le=1)

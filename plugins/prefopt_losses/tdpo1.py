@@ -47,6 +47,7 @@ class TDPO1(prefopt.PairLoss):
 
     name = "tdpo1"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, tokens=True, distribution="both")
+    learning_rates = (5e-6, 5e-6)  # the authors' code
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
 
     def _margin(self, batch: prefopt.PreferenceBatch) -> Tensor:

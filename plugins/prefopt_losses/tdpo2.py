@@ -49,6 +49,7 @@ class TDPO2(prefopt.PairLoss):
 
     name = "tdpo2"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, tokens=True, distribution="both")
+    learning_rates = (5e-6, 5e-6)  # the authors' code
     relations = (prefopt.Relation("dpo", where={"alpha": 0.0}),)
     beta: float = prefopt.field(0.1, gt=0, tune=(0.01, 1.0))
     alpha: float = prefopt.field(0.5, ge=0, tune=(0.1, 2.0))

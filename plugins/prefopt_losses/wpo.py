@@ -46,6 +46,7 @@ class WPO(prefopt.PairLoss):
 
     name = "wpo"
     needs = prefopt.Needs(rows={"pairs"}, reference=True, tokens=True, distribution="policy")
+    learning_rates = (5e-7, 1e-6)  # the authors' training configs
     beta: float = prefopt.field(0.01, gt=0, tune=(0.001, 0.1))
     clamp: bool = True
 

@@ -2,6 +2,7 @@
 
 from prefopt.config.checkpoints import CheckpointsConfig as CheckpointsConfig
 from prefopt.config.data import DataConfig as DataConfig
+from prefopt.config.data import PartConfig as PartConfig
 from prefopt.config.evaluation import EvaluationConfig as EvaluationConfig
 from prefopt.config.loss import LossConfig as LossConfig
 from prefopt.config.model import AdapterConfig as AdapterConfig

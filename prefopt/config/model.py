@@ -13,14 +13,23 @@ from prefopt.section import Section
 _BEGIN_AS_BASE = {
     *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "target_parameters", "bias"),
     *("rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "modules_to_save", "use_rslora"),
-    *("use_dora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "peft_type", "task_type"),
+    *("use_dora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "ensure_weight_tying", "task_type"),
 }
+# Other types add exactly nothing where this setting is true; what else of theirs is called init_* may change that.
+_INIT: dict[str, str | None] = {"ia3": "init_ia3_weights", "ln_tuning": None} | dict.fromkeys(
+    "beft boft c3a delora fourierft glora gralora hira lily loha lokr miss oft peanut randlora shira supertuning "
+    "tinylora trainable_tokens vera waveft".split(),
+    "init_weights",
+)
+# Whose default is another beginning.
+_INIT_ELSEWHERE = {"c3a", "fourierft"}
 
 
 class AdapterConfig(Section):
-    """A LoRA adapter, trained in place of the weights.
+    """An adapter, trained in place of the weights.
 
-    Keys beyond `path` are those of peft's LoraConfig: r, lora_alpha, target_modules and the rest.
+    Keys beyond `path` and `merge` are peft's: `peft_type` (lora, or ia3, loha, oft, vera and the rest), and what the
+    config of that type takes: r, lora_alpha, target_modules, modules_to_save, ...
     """
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -38,9 +47,18 @@ class AdapterConfig(Section):
     @property
     def beyond_base(self) -> tuple[str, ...]:
         """The settings of a new adapter that may make it begin otherwise than its base."""
-        init = self.settings.get("init_lora_weights", True)
-        others = set(self.settings) - _BEGIN_AS_BASE - {"init_lora_weights"}
-        return (*(() if init is True or init == "gaussian" else ("init_lora_weights",)), *sorted(others))
+        settings = self.settings
+        kind = str(settings.pop("peft_type", "lora")).lower()
+        if kind == "lora":
+            init = settings.pop("init_lora_weights", True)
+            others = sorted(set(settings) - _BEGIN_AS_BASE)
+            return (*(() if init is True or init == "gaussian" else ("init_lora_weights",)), *others)
+        if kind not in _INIT:
+            return ("peft_type",)
+        own = _INIT[kind]
+        begins = own is None or settings.pop(own, kind not in _INIT_ELSEWHERE) is True
+        others = sorted(name for name in settings if name.startswith("init"))
+        return (*(() if begins else (str(own),)), *others)
 
     @property
     def begins_as_base(self) -> bool:
@@ -67,7 +85,7 @@ class ModelConfig(Section):
     dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights and, without `autocast`, of every product."""
     autocast: Literal["bfloat16", "float16"] | None = None
-    """Precision of the products while the weights stay in `dtype`, for policy and reference alike; float16 scales the
+    """Precision of the products while the weights stay in float32, in training and scoring alike; float16 scales the
     loss so that small gradients are not lost."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Hold the base of an adapter in so many bits (needs prefopt[bitsandbytes])."""
@@ -78,4 +96,19 @@ class ModelConfig(Section):
     by tree, or with flex_attention (it needs a CUDA GPU) one block mask over the whole row, except under soft caps and
     sliding windows."""
     adapter: AdapterConfig | None = None
-    """A LoRA adapter to train in place of the weights (needs prefopt[peft])."""
+    """An adapter, LoRA or another of peft's, to train in place of the weights (needs prefopt[peft])."""
+
+    @pydantic.model_validator(mode="after")
+    def _fit_together(self) -> ModelConfig:
+        if self.autocast is not None and self.dtype != "float32":
+            raise ValueError(
+                f"model.autocast has no effect on weights in {self.dtype}: set model.dtype to 'float32', or remove it"
+            )
+        if self.quantization is not None and self.gguf_file is not None:
+            raise ValueError("model.quantization quantises weights that model.gguf_file holds already; remove one")
+        if self.quantization is not None and self.adapter is not None and self.adapter.merge:
+            raise ValueError(
+                "model.adapter.merge would add the adapter to weights rounded to so few bits (model.quantization); "
+                "set it to false and save the adapter alone"
+            )
+        return self

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Literal
 
-from prefopt.data.bad_row import BadRow
-from prefopt.data.columns import TextRow, equal, read_row
-from prefopt.data.report import DataReport
-from prefopt.data.row import Completion, Row
-from prefopt.data.sources import RawRow, Source, read_rows, source_name
-from prefopt.data.tokenization import RowTokenizer, TokenisedRow
-from prefopt.data.truncation import truncate
+from prefopt.data.processes import read_with
+from prefopt.data.reading import RowReader
+from prefopt.data.report import DataReport, Tally
+from prefopt.data.row import Row
+from prefopt.data.sources import Source, read_rows, source_name
 from prefopt.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +23,9 @@ def load_rows(
     max_length: int,
     on_bad_row: Literal["error", "skip"] = "error",
 ) -> tuple[list[Row], DataReport]:
-    """Reads, checks, tokenises and truncates every row of a source.
+    """Reads, checks, tokenises and truncates every row of a source, into memory.
+
+    `prefopt.data.cached.open_rows` gives the same rows from disk.
 
     Args:
         source: A file, folder, dataset id, dataset or list; `prefopt.data.sources.read_rows` lists them.
@@ -45,7 +45,7 @@ def load_rows(
 
 
 class RowStream:
-    """The usable rows of a source, one at a time, for sources that do not fit into memory; to be read once."""
+    """The usable rows of a source, one at a time, in memory that does not grow with them; to be read once."""
 
     def __init__(
         self,
@@ -54,6 +54,9 @@ class RowStream:
         *,
         max_length: int,
         on_bad_row: Literal["error", "skip"] = "error",
+        num_proc: int = 1,
+        streaming: bool = False,
+        listing: IO[str] | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -62,6 +65,9 @@ class RowStream:
             tokenizer: The policy's.
             max_length: Most tokens of a prompt with any one of its completions, at least 2.
             on_bad_row: `error` stops at the first row that cannot be used; `skip` drops and counts it.
+            num_proc: Processes that tokenise; the rows are the same.
+            streaming: Read a dataset id as its rows come, without downloading it.
+            listing: Is written a line for every row that is dropped, truncated or shifted.
 
         Raises:
             DataError: `max_length` holds no row.
@@ -70,15 +76,11 @@ class RowStream:
             raise DataError(f"max_length is {max_length}; it must hold a token of prompt and one of completion")
         self._source = source
         self._name = source_name(source)
-        self._tokenise = RowTokenizer(tokenizer)
-        self._max_length = max_length
+        self._reader = RowReader(self._name, tokenizer, max_length)
         self._on_bad_row = on_bad_row
-        self._first: Row | None = None
-        self._num_kept = self._num_prompt_tokens = self._num_completion_tokens = 0
-        self._dropped: dict[int, str] = {}
-        self._truncated: list[int] = []
-        self._shifted: list[int] = []
-        self._ignored: dict[str, None] = {}  # a set that keeps the order
+        self._num_proc = num_proc
+        self._streaming = streaming
+        self._tally = Tally(self._name, listing)
 
     def __iter__(self) -> Iterator[Row]:
         """Each usable row.
@@ -86,85 +88,39 @@ class RowStream:
         Raises:
             DataError: As `load_rows`.
         """
-        for number, raw in read_rows(self._source):
-            try:
-                row = self._read(number, raw)
-            except BadRow as bad:
-                if self._on_bad_row == "error":
-                    raise DataError(f"{self._name} row {number}: {bad}") from bad
-                self._dropped[number] = str(bad)
-                continue
-            self._first = self._first or row
-            self._num_kept += 1
-            self._num_prompt_tokens += len(row.prompt)
-            self._num_completion_tokens += sum(len(own.ids) for own in row.completions)
-            yield row
-        if self._first is None:
-            raise DataError(_nothing(self._name, self._dropped))
+        tally = self._tally
+        for outcome in read_with(self._reader, read_rows(self._source, streaming=self._streaming), self._num_proc):
+            number, row, reason = outcome.number, outcome.row, outcome.reason
+            first = tally.first
+            if first is not None and outcome.kind not in (None, first.kind):
+                row, reason = None, f"is a row of {outcome.kind}, while row {first.number} is one of {first.kind}"
+            elif outcome.fatal:
+                raise DataError(reason)
+            if row is not None:
+                tally.keep(row, truncated=outcome.truncated, shifted=outcome.shifted, ignored=outcome.ignored)
+                yield row
+            elif self._on_bad_row == "error":
+                raise DataError(f"{self._name} row {number}: {reason}")
+            else:
+                tally.drop(number, reason)
+        if tally.first is None:
+            raise DataError(self._nothing())
 
-    def report(self) -> DataReport:
-        """What became of the rows, once all are read."""
-        assert self._first is not None
-        return DataReport(
-            source=self._name,
-            kind=self._first.kind,
-            num_rows=self._num_kept + len(self._dropped),
-            num_kept=self._num_kept,
-            dropped=self._dropped,
-            truncated=tuple(self._truncated),
-            shifted=tuple(self._shifted),
-            ignored_columns=tuple(self._ignored),
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_completion_tokens=self._num_completion_tokens,
-        )
+    @property
+    def num_rows(self) -> int:
+        """Rows read so far, usable or not."""
+        return self._tally.num_rows
 
-    def _read(self, number: int, raw: RawRow) -> Row:
-        text, first = read_row(raw), self._first
-        if first is not None and text.kind != first.kind:
-            raise BadRow(f"is a row of {text.kind}, while row {first.number} is one of {first.kind}")
-        whole = self._tokenise(text)
-        row = _row(self._name, number, text, whole, self._max_length)
-        if (row.prompt, row.completions) != (whole.prompt, whole.completions):
-            self._truncated.append(number)
-        if whole.shifted:
-            self._shifted.append(number)
-        self._ignored.update(dict.fromkeys(text.ignored))
-        return row
+    def report(self, listing: str | None = None) -> DataReport:
+        """What became of the rows read so far, at least one of which was usable.
 
+        Args:
+            listing: Where the listing is to be found, should a list have more than the report holds.
+        """
+        return self._tally.report(listing)
 
-def _row(source: str, number: int, text: TextRow, whole: TokenisedRow, max_length: int) -> Row:
-    if _all_equal(whole.completions):
-        raise BadRow(f"{equal(text.kind)} once tokenised")
-    prompt, completions = truncate(whole.prompt, whole.completions, max_length)
-    if _all_equal(completions):
-        raise BadRow(f"{equal(text.kind)} after truncation to {max_length} tokens")
-    if _contradict(completions):
-        raise BadRow("the same completion stands there twice, with different scores")
-    if not all(completion.num_scored for completion in completions):
-        raise BadRow(f"a completion has no scored token after truncation to {max_length} tokens")
-    return Row(
-        text.kind,
-        source,
-        number,
-        prompt,
-        completions,
-        desirable=text.desirable,
-        weight=text.weight,
-        undesirable_weight=text.undesirable_weight,
-    )
-
-
-def _all_equal(completions: Sequence[Completion]) -> bool:
-    return len(completions) > 1 and all(other.ids == completions[0].ids for other in completions)
-
-
-def _contradict(completions: Sequence[Completion]) -> bool:
-    scores: dict[tuple[int, ...], float | None] = {}
-    return any(scores.setdefault(own.ids, own.score) != own.score for own in completions)
-
-
-def _nothing(name: str, dropped: dict[int, str]) -> str:
-    if not dropped:
-        return f"{name} has no rows"
-    number, reason = next(iter(dropped.items()))
-    return f"{name} has no usable row; row {number}, the first of {len(dropped)}: {reason}"
+    def _nothing(self) -> str:
+        if not self._tally.dropped:
+            return f"{self._name} has no rows"
+        number, reason = next(iter(self._tally.dropped.items()))
+        return f"{self._name} has no usable row; row {number}, the first of {self._tally.num_dropped}: {reason}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -24,13 +26,21 @@ Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | data
 RawRow: TypeAlias = Mapping[str, Any] | str
 
 
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
 class _Table(Protocol):
     def __iter__(self) -> Iterator[RawRow]: ...
     def __len__(self) -> int: ...
 
+    def feed(self, digest: _Digest) -> None:
+        """Give the digest everything the rows are made of."""
+
 
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 _FILES = (".jsonl", ".json", ".parquet")
+_DIGEST_ROWS = 4096
 _DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -45,17 +55,42 @@ def source_name(source: Source) -> str:
     return "dataset" if hasattr(source, "with_format") else "list"
 
 
-def row_kind(source: Source) -> RowKind:
+def is_stream(source: object) -> bool:
+    """Whether a source is a streaming dataset, whose rows can be read in order only.
+
+    Args:
+        source: What `load_rows` takes.
+    """
+    return hasattr(source, "with_format") and not hasattr(source, "__len__")
+
+
+def source_digest(source: Source) -> str:
+    """Hexadecimal sha256 of all that the rows of a source are made of, whatever it is called and wherever it lies.
+
+    Args:
+        source: What `load_rows` takes, but no streaming dataset.
+
+    Raises:
+        DataError: The source cannot be read.
+    """
+    table, window = _table(source)
+    digest = hashlib.sha256(repr((window.start, window.stop)).encode())
+    table.feed(digest)
+    return digest.hexdigest()
+
+
+def row_kind(source: Source, *, streaming: bool = False) -> RowKind:
     """The kind of the first row whose columns make a row; later rows and tokens are not looked at.
 
     Args:
         source: What `load_rows` takes.
+        streaming: As `read_rows`.
 
     Raises:
         DataError: The source cannot be read, is empty, or no row fits a format.
     """
     first_reason = None
-    for number, raw in read_rows(source):
+    for number, raw in read_rows(source, streaming=streaming):
         try:
             return read_row(raw).kind
         except BadRow as bad:
@@ -72,20 +107,19 @@ def num_rows(source: Source) -> int | None:
     Raises:
         DataError: There is no such source.
     """
-    table, window = _open_sliced(str(source)) if isinstance(source, (str, os.PathLike)) else (source, slice(None))
-    try:
-        total = len(table)
-    except TypeError:  # a streaming dataset
+    if is_stream(source):
         return None
-    return len(range(total)[window])
+    table, window = _open_sliced(str(source)) if isinstance(source, (str, os.PathLike)) else (source, slice(None))
+    return len(range(len(table))[window])
 
 
-def read_rows(source: Source) -> Iterator[tuple[int, RawRow]]:
+def read_rows(source: Source, *, streaming: bool = False) -> Iterator[tuple[int, RawRow]]:
     """Every row of a source, unchecked.
 
     Args:
         source: A .jsonl, .json or .parquet file, a folder, a Hub id `org/name` or `org/name:split` (a string
             may end in a slice `[a:b]`), a dataset, streaming or not, or a list of mappings.
+        streaming: Read a Hub id as its rows come, without downloading it first.
 
     Returns:
         Pairs of the row's number in the underlying source, from 1, and the row; a row that cannot be parsed
@@ -94,28 +128,33 @@ def read_rows(source: Source) -> Iterator[tuple[int, RawRow]]:
     Raises:
         DataError: There is no such source, or it cannot be read.
     """
-    if isinstance(source, (str, os.PathLike)):
-        table, window = _open_sliced(str(source))
-    else:
-        table, window = _in_memory(source), slice(None)
+    table, window = _table(source, streaming=streaming)
     start, stop = window.start, window.stop
     if (start or 0) < 0 or (stop or 0) < 0:
+        if streaming and isinstance(table, _Dataset) and is_stream(table.dataset):
+            raise DataError(f"{source_name(source)!r}: the end of a stream is not known; a slice of it counts from 0")
         start, stop, _ = window.indices(len(table))
     return islice(enumerate(table, 1), start, stop)
 
 
-def _open_sliced(source: str) -> tuple[_Table, slice]:
+def _table(source: Source, *, streaming: bool = False) -> tuple[_Table, slice]:
+    if isinstance(source, (str, os.PathLike)):
+        return _open_sliced(str(source), streaming=streaming)
+    return _in_memory(source), slice(None)
+
+
+def _open_sliced(source: str, *, streaming: bool = False) -> tuple[_Table, slice]:
     match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", source)
     if match is None or Path(source).exists():
-        return _open(source), slice(None)
+        return _open(source, streaming=streaming), slice(None)
     bounds = re.fullmatch(r"(-?\d+)?:(-?\d+)?", match[2].replace(" ", ""))
     if bounds is None:
         raise DataError(f"{source!r} ends in [{match[2]}], which is no slice; write [a:b], [:b] or [a:]")
     start, stop = (int(bound) if bound else None for bound in bounds.groups())
-    return _open(match[1]), slice(start, stop)
+    return _open(match[1], streaming=streaming), slice(start, stop)
 
 
-def _open(name: str) -> _Table:
+def _open(name: str, *, streaming: bool) -> _Table:
     path = Path(name)
     if path.is_file():
         return _file(path)
@@ -125,7 +164,7 @@ def _open(name: str) -> _Table:
     if colon and Path(base).is_dir():
         return _folder(Path(base), split)
     if _DATASET_ID.fullmatch(name) and path.suffix not in _FILES:
-        return _hub(name)
+        return _hub(name, streaming=streaming)
     raise DataError(_missing(name))
 
 
@@ -177,12 +216,12 @@ def _split_of(file: Path) -> str | None:
     return first if first in _SPLITS else None
 
 
-def _hub(name: str) -> _Table:
+def _hub(name: str, *, streaming: bool) -> _Table:
     import datasets
 
     base, _, split = name.partition(":")
     try:
-        return _Dataset(datasets.load_dataset(base, split=split or "train"))
+        return _Dataset(datasets.load_dataset(base, split=split or "train", streaming=streaming))
     except Exception as error:  # the loader raises its own, the Hub's, HTTP's and the builder's errors
         why = str(error).strip().partition("\n")[0]
         raise DataError(_missing(name, f" ({why or type(error).__name__})")) from error
@@ -195,7 +234,22 @@ def _in_memory(source: Any) -> _Table:
         return _Dataset(source)
     if isinstance(source, Iterator) or not isinstance(source, Iterable):
         raise DataError(f"the source is a {type(source).__name__}; pass a path, a dataset or a list of rows")
-    return [_mapping(row) for row in source]
+    return _Listed([_mapping(row) for row in source])
+
+
+@dataclass(frozen=True)
+class _Listed:
+    rows: Sequence[RawRow]
+
+    def __iter__(self) -> Iterator[RawRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def feed(self, digest: _Digest) -> None:
+        for row in self.rows:
+            digest.update(_content(row))
 
 
 @dataclass(frozen=True)
@@ -207,6 +261,9 @@ class _JsonLines:
 
     def __len__(self) -> int:
         return sum(1 for _ in self._lines())
+
+    def feed(self, digest: _Digest) -> None:
+        _feed_file(self.path, digest)
 
     def _lines(self) -> Iterator[bytes]:
         num_blank = 0
@@ -235,6 +292,9 @@ class _Parquet:
     def __len__(self) -> int:
         return int(self._open().metadata.num_rows)
 
+    def feed(self, digest: _Digest) -> None:
+        _feed_file(self.path, digest)
+
     def _open(self) -> Any:
         import pyarrow
         import pyarrow.parquet
@@ -256,6 +316,16 @@ class _Dataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def feed(self, digest: _Digest) -> None:
+        import pyarrow
+
+        for table in self.dataset.with_format("arrow").iter(_DIGEST_ROWS):
+            # neither how a dataset is cut into chunks nor what it is called is content
+            whole, sink = table.combine_chunks().replace_schema_metadata(None), io.BytesIO()
+            with pyarrow.ipc.new_stream(sink, whole.schema) as writer:
+                writer.write_table(whole)
+            digest.update(sink.getvalue())
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -267,6 +337,10 @@ class _Chain:
     def __len__(self) -> int:
         return sum(map(len, self.tables))
 
+    def feed(self, digest: _Digest) -> None:
+        for table in self.tables:
+            table.feed(digest)
+
 
 def _json(path: Path) -> _Table:
     text = path.read_bytes()
@@ -276,7 +350,32 @@ def _json(path: Path) -> _Table:
         rows = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise DataError(f"{str(path)!r} is not JSON: {error}") from error
-    return [_mapping(row) for row in rows]
+    return _Listed([_mapping(row) for row in rows])
+
+
+def _feed_file(path: Path, digest: _Digest) -> None:
+    digest.update(f"{path.suffix} {path.stat().st_size} ".encode())
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+
+
+def _content(row: RawRow) -> bytes:
+    """What a row in memory says, for a digest."""
+    value = dict(row) if isinstance(row, Mapping) else row
+    try:
+        text = json.dumps(value, default=_typed)
+    except (TypeError, ValueError, RecursionError):  # such a row is a bad one, whose reason says as much as this
+        text = repr(value)
+    return text.encode() + b"\n"
+
+
+def _typed(value: object) -> list[object]:
+    """A value that JSON does not know: what it is and says."""
+    if isinstance(value, Mapping):
+        return ["mapping", dict(value)]
+    content = value.tolist() if hasattr(value, "tolist") else repr(value)
+    return [f"{type(value).__module__}.{type(value).__qualname__}", content]
 
 
 def _parse(line: bytes) -> RawRow:

@@ -128,6 +128,9 @@ def attend(
     Raises:
         ValueError: the model asks for an attention that trees do not have: sinks, a bias by position, both directions.
     """
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # as torch does at the door of its own attention; rotated queries are float32
+        query, key, value = (each.to(torch.get_autocast_dtype(kind)) for each in (query, key, value))
     if trees is None:
         told = {"softcap": softcap, "sliding_window": sliding_window}
         given = {name: setting for name, setting in told.items() if setting is not None}

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefopt.engine.adapted import active
+
 # 64 MiB of float32 logits at a time, 256 MiB on a GPU: large enough for full-speed products, small beside activations.
 _CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
 
@@ -74,9 +76,9 @@ class Head:
     def token_logps(self, hidden_NH: Tensor, targets_N: Tensor, wanted: Wanted | None = None) -> Tensor:
         """[N] log-probs of the targets, or [N, K] with what else is wanted; at least float32, nats.
 
-        Gradient flows through the log-probs and the KL.
+        Products are taken in the precision of the hidden states. Gradient flows through the log-probs and the KL.
         """
-        weight = self.linear.weight
+        weight = self.linear.weight.to(hidden_NH.dtype)
         statistics_NK: Tensor = _TokenStatistics.apply(  # type: ignore[no-untyped-call]
             hidden_NH,
             weight,
@@ -92,18 +94,19 @@ class Head:
 
     def logits(self, hidden_NH: Tensor) -> Logits:
         """The logits of N hidden states, computed when a chunk is asked for."""
-        return _HeadLogits(self, hidden_NH.detach())
+        return _HeadLogits(self, hidden_NH.detach(), self.linear.weight.detach().to(hidden_NH.dtype))
 
 
 @dataclass(frozen=True)
 class _HeadLogits:
     head: Head
     hidden_NH: Tensor
+    weight_VH: Tensor
 
     @torch.no_grad()
     def chunk(self, place: slice) -> Tensor:
-        head, linear = self.head, self.head.linear
-        return _logits(self.hidden_NH[place], linear.weight, linear.bias, head.multiplier, head.softcap, head._scratch)
+        head, bias_V = self.head, self.head.linear.bias
+        return _logits(self.hidden_NH[place], self.weight_VH, bias_V, head.multiplier, head.softcap, head._scratch)
 
 
 def _chunk(weight_VH: Tensor) -> int:
@@ -117,7 +120,7 @@ def read_head(model: PreTrainedModel) -> Head | None:
     What a model does to its logits is read from its config; `prefopt.engine.parity` holds the result against the
     model's own logits when a run starts.
     """
-    linear = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = active(model.get_output_embeddings())  # type: ignore[no-untyped-call]
     if type(linear) is not nn.Linear:
         return None
     config = model.config.get_text_config()
@@ -221,7 +224,7 @@ class _TokenStatistics(torch.autograd.Function):
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight_VH.dtype),
-            None if grad_bias is None else grad_bias.to(weight_VH.dtype),
+            None if grad_bias is None or bias_V is None else grad_bias.to(bias_V.dtype),
             *[None] * 6,
         )
 

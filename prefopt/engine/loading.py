@@ -17,6 +17,7 @@ from transformers import (
 from prefopt.config import ModelConfig
 from prefopt.engine.adapters import Adapter, spelled_out
 from prefopt.engine.places import check_place
+from prefopt.engine.quantization import check_quantization, quantized
 from prefopt.errors import ModelError
 
 
@@ -45,14 +46,15 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
         seed: of a new adapter's weights.
 
     Raises:
-        ConfigError: a setting of the adapter is not one of peft's.
+        ConfigError: a setting of the adapter is not one of peft's, or bitsandbytes is not installed.
         ModelError: there is no causal language model at that place, its weights are not complete and finite, or the
-            attention asked for has no GPU to run on.
+            attention or the quantisation asked for has no GPU to run on.
     """
     check_place(model.name)
     model = spelled_out(model)
     if model.attention == "flex_attention" and not torch.cuda.is_available():
         raise ModelError("model.attention = 'flex_attention' needs a CUDA GPU, and there is none; leave it out")
+    check_quantization(model)
     adapter = None if model.adapter is None else Adapter(model.adapter)
     source = _source(model)
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
@@ -68,6 +70,7 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
             dtype=getattr(torch, model.dtype),
             attn_implementation=model.attention,
             output_loading_info=True,
+            **quantized(model),
             **source,
         )
     except Exception as error:  # transformers, safetensors, the Hub and HTTP raise their own
@@ -77,8 +80,10 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
     if model.gguf_file is not None:
         # In memory the weights are plain again; these marks describe the file and would forbid saving.
         del loaded.hf_quantizer, loaded.config.quantization_config
+    if model.quantization is not None:
+        loaded.requires_grad_(False)
     if adapter is not None:
-        adapter.attach(loaded, seed)
+        adapter.attach(loaded, seed, revision=model.revision)
     loaded.train(False)
     return loaded
 
@@ -90,7 +95,7 @@ def _check_weights(loaded: PreTrainedModel, missing: list[str], name: str) -> No
             "would be random; it is no trained causal language model"
         )
     for weight, values in loaded.named_parameters():
-        if not values.isfinite().all():
+        if values.is_floating_point() and not values.isfinite().all():
             raise ModelError(f"model {name!r}: weight {weight!r} holds NaN or infinite values")
 
 

@@ -6,7 +6,7 @@ Shapes: N scored tokens, S slots (completions of one optimiser batch), H hidden,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -114,19 +114,29 @@ class Scorer(nn.Module):
         model: the model.
         head: its head, computed in chunks; None: the model's own forward computes all scored logits at once.
         packed: whether trees are laid out as they are, one after another in one row.
+        autocast: precision of the products, where it is not that of the weights; log-probs are float32 at least.
     """
 
-    def __init__(self, model: PreTrainedModel, *, packed: bool = True, chunked_head: bool = True) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        packed: bool = True,
+        chunked_head: bool = True,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         """Wrap a model; `prefopt.engine.parity.prove` finds out which ways it takes.
 
         Args:
             model: a causal language model; with `packed` it learns to attend over trees.
             packed: False lays every completion out as a plain row with its own copy of the prompt.
             chunked_head: False, or a head that is no plain linear layer, leaves the logits to the model.
+            autocast: bfloat16 or float16, for a model whose weights are float32.
         """
         super().__init__()
         self.model = model
         self.packed = packed
+        self.autocast = autocast
         self.head = read_head(model) if chunked_head and model.base_model is not model else None
         if packed:
             install(model)
@@ -174,11 +184,16 @@ class Scorer(nn.Module):
         return DenseLogits(self._dense_logits(layout))
 
     def _hidden(self, layout: Layout) -> Tensor:
-        hidden_RTH: Tensor = self.model.base_model(**layout.model_inputs, use_cache=False).last_hidden_state
-        return hidden_RTH.flatten(0, 1).index_select(0, layout.places_N)
+        with self._products():
+            hidden_RTH: Tensor = self.model.base_model(**layout.model_inputs, use_cache=False).last_hidden_state
+        hidden_NH = hidden_RTH.flatten(0, 1).index_select(0, layout.places_N)
+        return hidden_NH if self.autocast is None else hidden_NH.to(self.autocast)
+
+    def _products(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _dense_logits(self, layout: Layout) -> Tensor:
-        with _head_reads(self.model, layout):
+        with self._products(), _head_reads(self.model, layout):
             logits_NV: Tensor = self.model(**layout.model_inputs, use_cache=False).logits
         return logits_NV.float() if logits_NV.dtype in (torch.bfloat16, torch.float16) else logits_NV
 

@@ -11,16 +11,21 @@ from prefopt.data.row import Completion
 from prefopt.data.trees import Tree
 from prefopt.engine.attention import uninstall
 from prefopt.engine.logps import Scorer
+from prefopt.engine.quantization import is_quantized
 from prefopt.errors import ModelError
 
 # Root mean square over tokens: above the rounding of one forward pass (norms round to float32 even in float64 models,
 # and bfloat16 logits of 40 lie 0.25 apart), far below the effect of a wrong position, of branches that see each other,
 # or of a logit cap left out.
 TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+# Kernels for weights of 8 bits round activations to 8 bits too, together with those of neighbours.
+_QUANTIZED_NATS = 0.2
 _NUM_PROOF_TOKENS = 32
 
 
-def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[str]]:
+def prove(
+    model: PreTrainedModel, trees: Sequence[Tree], *, autocast: torch.dtype | None = None
+) -> tuple[Scorer, list[str]]:
     """A scorer that uses what the model was found to take, and a sentence for each thing it does not.
 
     The truth is the model's own forward on one prompt with one completion at a time. What depends on neighbours or
@@ -30,21 +35,25 @@ def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[s
     Args:
         model: a causal language model.
         trees: a few trees, the longest of the run among them.
+        autocast: precision of the products, where it is not that of the weights.
 
     Raises:
         ModelError: the model cannot be run on these rows, or what it predicts depends on what follows or lies beside.
     """
-    name, tolerance = type(model).__name__, TOLERANCE_NATS[model.dtype]
+    name = type(model).__name__
+    tolerance = max(TOLERANCE_NATS[autocast or model.dtype], _QUANTIZED_NATS if is_quantized(model) else 0.0)
     trees = [_sampled(tree) for tree in trees]
     together = sum(tree.num_tokens for tree in trees)
     try:
-        truth = Scorer(model, packed=False, chunked_head=False).score(trees, tokens_per_microbatch=1)
+        truth = Scorer(model, packed=False, chunked_head=False, autocast=autocast).score(trees, tokens_per_microbatch=1)
     except Exception as error:  # whatever a model may raise
         raise ModelError(f"{name} cannot be run on a row of the data ({_told(error)})") from error
 
     def gap(**ways: bool) -> float:
         """How far the log-probs of tokens are from the truth, root mean square, in nats; NaN counts as infinite."""
-        found = Scorer(model, **ways).score(trees, tokens_per_microbatch=max(together, _padded(trees)))
+        found = Scorer(model, **ways, autocast=autocast).score(
+            trees, tokens_per_microbatch=max(together, _padded(trees))
+        )
         return float((found.values - truth.values).square().mean().sqrt().nan_to_num(nan=torch.inf))
 
     beside = gap(packed=False, chunked_head=False)
@@ -85,7 +94,7 @@ def prove(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[Scorer, list[s
             packed=False,
             chunked_head=True,
         )
-    return Scorer(model, packed=packed, chunked_head=chunked), notes
+    return Scorer(model, packed=packed, chunked_head=chunked, autocast=autocast), notes
 
 
 def _sampled(tree: Tree) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,10 +13,16 @@ from prefopt.data.trees import grow_rows, largest_sequence
 from prefopt.engine.loading import check_fit
 from prefopt.engine.logps import Scorer
 from prefopt.engine.parity import prove
+from prefopt.engine.quantization import is_quantized
 
 
 def proven(
-    model: PreTrainedModel, name: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
+    model: PreTrainedModel,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    autocast: str | None = None,
 ) -> tuple[Scorer, list[str]]:
     """Find out on the longest sequence, the fullest row and the shortest one what the model takes.
 
@@ -24,6 +31,7 @@ def proven(
         name: the model's name, for messages.
         tokenizer: the policy's.
         rows: those of the run.
+        autocast: as the model's config has it.
 
     Returns:
         The model as it may be used on these rows, and a sentence for each thing it does not take.
@@ -33,7 +41,13 @@ def proven(
     """
     needed, longest = largest_sequence(rows)
     check_fit(model, tokenizer, name, needed + 1)
-    model.to(PartialState().device)
-    by_size = sorted(rows, key=lambda row: len(row.prompt) + sum(len(own.ids) for own in row.completions))
-    telling = {id(row): row for row in (longest, by_size[-1], by_size[0])}
-    return prove(model, grow_rows(list(telling.values())))
+    if not is_quantized(model):  # which was loaded where it computes, and cannot be moved
+        model.to(PartialState().device)
+    fullest, shortest = max(rows, key=_size), min(rows, key=_size)
+    telling = {id(row): row for row in (longest, fullest, shortest)}
+    products = None if autocast is None else getattr(torch, autocast)
+    return prove(model, grow_rows(list(telling.values())), autocast=products)
+
+
+def _size(row: Row) -> int:
+    return len(row.prompt) + sum(len(own.ids) for own in row.completions)

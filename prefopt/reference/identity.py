@@ -29,6 +29,9 @@ _BESIDE_THE_POINT = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "num_labels", "problem_type"),
 }
 
+# Parts of an identity that stores written before them do not know.
+_ADDED = ("autocast", "quantization")
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -38,18 +41,33 @@ class Identity:
         weights: digest over sorted (tensor name, dtype, shape, bytes), however they are cut into files.
         config: digest of the architecture config.
         adapter: digest of the adapter's weights and config, or None.
-        dtype: precision of weights and products while it scores.
+        dtype: precision of weights and, without `autocast`, of products while it scores.
+        autocast: precision of its products, or None where that is `dtype`.
+        quantization: the bits its weights are held in, or None where they are as in its files.
     """
 
     weights: str
     config: str
     adapter: str | None
     dtype: str
+    autocast: str | None = None
+    quantization: str | None = None
 
     @property
     def digest(self) -> str:
-        """Hexadecimal sha256 of all of it."""
-        return _digest(asdict(self))
+        """Hexadecimal sha256 of all of it; what is left to its default is not in it, so that older stores hold."""
+        values = asdict(self)
+        return _digest({name: own for name, own in values.items() if name not in _ADDED or own is not None})
+
+    @property
+    def precision(self) -> str:
+        """How it scores, in words.
+
+        >>> Identity("w", "c", None, "float32", autocast="bfloat16").precision
+        'float32 with products in bfloat16'
+        """
+        products = "" if self.autocast is None else f" with products in {self.autocast}"
+        return self.dtype + products + ("" if self.quantization is None else f" with weights in {self.quantization}")
 
 
 def identify(model: ModelConfig) -> Identity:
@@ -72,6 +90,8 @@ def identify(model: ModelConfig) -> Identity:
             config=_config_digest(model),
             adapter=None if model.adapter is None else _adapter_digest(model.adapter),
             dtype=model.dtype,
+            autocast=model.autocast,
+            quantization=model.quantization,
         )
     except PrefoptError:
         raise

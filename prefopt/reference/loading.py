@@ -59,7 +59,9 @@ class ReferenceModel:
             model = load_model(self._settings) if self._scorer is None else self._scorer.model
             if self._scorer is None and self._identity is not None:
                 check_unchanged(self._settings, self._identity)
-            self._scorer, notes = proven(model, self._settings.name, self._tokenizer, rows)
+            self._scorer, notes = proven(
+                model, self._settings.name, self._tokenizer, rows, autocast=self._settings.autocast
+            )
             for note in notes:
                 # The same note names another gap on other rows.
                 if note.partition("(")[0] not in self._told:

@@ -44,7 +44,6 @@ class Best:
         better = self.value is None or (value < self.value if self._measure == "loss" else value > self.value)
         if not better:
             return
-        self.value = value
         partial = self._folder.with_name(f".{self._folder.name}.partial")
         if self._ranks.index == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -60,3 +59,4 @@ class Best:
             os.replace(partial, self._folder)
             shutil.rmtree(old, ignore_errors=True)
         self._ranks.wait()
+        self.value = value

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from prefopt.config import RunConfig
-from prefopt.errors import OutputError
+from prefopt.errors import DivergenceError, OutputError
 from prefopt.training.best import Best
 from prefopt.training.checkpoints import Checkpoints, read_facts, read_snapshot
+from prefopt.training.health import Health
 from prefopt.training.output import BEST, CHECKPOINTS, METRICS, RUN, MetricsLog, cut_metrics
 from prefopt.training.stopping import stopping_between_steps
+from prefopt.training.trackers import Trackers
 from prefopt.training.trainer import Step, Trainer
 from prefopt.watcher import Watcher
+from prefopt.weighted import Objective
 
 Save = Callable[[Path], None]
 
@@ -29,13 +32,17 @@ class Keeper:
         before: what was found on the held-out rows before the first step.
         resumed_after: the steps after which the run was taken up again.
         seconds_before: what it took until it was, as far as its checkpoints know.
+        warnings: what there was to say of the run's health, a sentence each.
     """
 
-    def __init__(self, config: RunConfig, trainer: Trainer, identity: Mapping[str, str], watcher: Watcher) -> None:
+    def __init__(
+        self, config: RunConfig, loss: Objective, trainer: Trainer, identity: Mapping[str, str], watcher: Watcher
+    ) -> None:
         """Write nothing yet.
 
         Args:
             config: of the run.
+            loss: what it trains with.
             trainer: takes the steps.
             identity: what a run must have in common with the one it goes on with: digests by name.
             watcher: is told of progress.
@@ -44,6 +51,8 @@ class Keeper:
         self._every = config.evaluation.every_steps
         self._trainer = trainer
         self._identity = dict(identity)
+        self._config = config
+        self._health = Health(loss)
         self._watcher = watcher
         self._checkpoints = Checkpoints(self._output / CHECKPOINTS, config.checkpoints, trainer.ranks)
         self._best = Best(self._output / BEST, config.checkpoints.keep_best, trainer.ranks)
@@ -51,6 +60,7 @@ class Keeper:
         self.before: dict[str, Any] = {}
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
+        self.warnings: list[str] = []
 
     def begin(self, before: dict[str, Any]) -> None:
         """Begin with the first step.
@@ -80,7 +90,8 @@ class Keeper:
                 f"{self._trainer.num_steps}; raise training.max_steps or training.epochs"
             )
         self._trainer.restore(read_snapshot(checkpoint, self._trainer.ranks))
-        self.before, self._best.value = facts["before"], facts["best"]
+        self._health.load_state_dict(facts["health"])
+        self.before, self._best.value, self.warnings = facts["before"], facts["best"], facts["warnings"]
         self.resumed_after = [*facts["resumed_after"], step]
         self.seconds_before = facts["seconds"]
         self._watcher.say(f"resumed after step {step} from {checkpoint}")
@@ -104,11 +115,14 @@ class Keeper:
         Raises:
             KeyboardInterrupt: the run was told to stop; a checkpoint is kept.
             OutputError: the disk is full.
+            DivergenceError: the run has diverged, and the config says to stop then.
             NonFiniteLossError: as `Trainer.run`.
         """
         trainer, first = self._trainer, self._trainer.ranks.index == 0
         with ExitStack() as stack:
             log = stack.enter_context(MetricsLog(self._output / METRICS if first else None))
+            resumed_after = self.resumed_after[-1] if self.resumed_after else None
+            trackers = stack.enter_context(Trackers(self._config, resumed_after, self._watcher))
             stop = stack.enter_context(stopping_between_steps(trainer.ranks))
 
             def after_step(step: Step) -> None:
@@ -117,7 +131,11 @@ class Keeper:
                     metrics["evaluation"] = evaluate(f"step {step.number}")
                     self.offer(step.number, metrics["evaluation"], save)
                 log.write(metrics)
+                trackers.log(metrics, step.number)
                 self._watcher.step(metrics)
+                self.warnings += (found := self._health.after(metrics))
+                for sentence in found:
+                    self._watcher.say(sentence)
                 told = stop.told() and not last
                 if self._checkpoints.due(step.number) or told or (last and self._checkpoints.wanted):
                     log.flush()
@@ -126,6 +144,8 @@ class Keeper:
                         self._watcher.say(f"stopped after step {step.number}; go on with --resume from {kept}")
                 if told:
                     raise KeyboardInterrupt
+                if self._config.training.stop_on_divergence and self._health.diverged:
+                    raise DivergenceError(self._health.diverged)
 
             trainer.run(after_step)
 
@@ -138,6 +158,8 @@ class Keeper:
             "identity": self._identity,
             "before": self.before,
             "best": self._best.value,
+            "health": self._health.state_dict(),
+            "warnings": self.warnings,
             "resumed_after": self.resumed_after,
             "seconds": round(self.seconds_before + time.monotonic() - self._started, 2),
             "threads": torch.get_num_threads(),

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from prefopt.errors import ConfigError, OutputError
 
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, LISTING = "checkpoints", "best", "rows.jsonl"
 CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.json", "last_good"
 LOSS_STATE = "loss_state.safetensors"
 
 # What a run leaves behind, the files of `save_pretrained` included.
 _WRITTEN = (
-    *(CONFIG, METRICS, RUN, LOSS_STATE, "config.json", "generation_config.json", "chat_template.jinja"),
+    *(CONFIG, METRICS, RUN, LISTING, LOSS_STATE, "config.json", "generation_config.json", "chat_template.jinja"),
     *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
     *("adapter_config.json", "adapter_model.safetensors", "README.md"),
     *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),

@@ -13,23 +13,18 @@ from transformers import PreTrainedModel
 
 from prefopt.config import ReferenceConfig, TrainingConfig
 from prefopt.data.row import Row
-from prefopt.engine.accumulation import StepResult, accumulate
+from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import LogpSource, Scorer
-from prefopt.engine.rewards import row_rewards
-from prefopt.errors import NonFiniteLossError, PluginError
+from prefopt.errors import NonFiniteLossError
 from prefopt.training.batches import Batches, ShuffledBatches
+from prefopt.training.costs import step_costs
+from prefopt.training.measures import step_measures
 from prefopt.training.moving import MovingReference
 from prefopt.training.optimization import build_optimizer, build_scheduler
 from prefopt.training.placement import Placement
 from prefopt.training.scaling import LossScaling
 from prefopt.training.snapshot import Changing, Snapshot
 from prefopt.weighted import Objective
-
-_OWN_METRICS = frozenset(
-    (
-        "step loss reward_accuracy reward_margin grad_norm learning_rate num_rows num_tokens step_seconds evaluation"
-    ).split()
-)
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Trainer:
         # Accelerate would step a schedule once a process; `batch_size` counts the rows of all, and so do our steps.
         self._scheduler = build_scheduler(self._optimizer, training, self.num_steps)
         self.policy = self._placement.spread(policy, self._optimizer)
-        self._scaling = LossScaling(self._optimizer, self._placement, None)
+        self._scaling = LossScaling(self._optimizer, self._placement, policy.autocast)
         self._reference = self._placement.place(reference) if isinstance(reference, Scorer) else reference
         self._moving = None
         if moving is not None and moving.update_steps is not None and isinstance(reference, Scorer):
@@ -153,17 +148,17 @@ class Trainer:
         self._optimizer.zero_grad()
         if self._moving is not None:
             self._moving.after_step(number)
-        self.state = result.output.state or self.state
+        before, self.state = self.state, result.output.state or self.state
         return {
             "step": number,
             "loss": result.loss,
             **({"grad_norm": float(norm)} if torch.isfinite(norm) else {}),
-            **_rewards(self._loss, result),
+            **step_measures(self._loss, result, before),
             **self._scaling.measures(),
             "learning_rate": learning_rate,
             "num_rows": len(rows),
             "num_tokens": result.num_tokens,
-            "step_seconds": round(time.perf_counter() - started, 4),
+            **step_costs(result.num_tokens, time.perf_counter() - started),
         }
 
 
@@ -171,17 +166,3 @@ def _enable_checkpointing(policy: PreTrainedModel, **settings: Any) -> None:
     # transformers renamed the method on the way to version 6.
     enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
     enable(settings or None)
-
-
-def _rewards(loss: Objective, result: StepResult) -> dict[str, float]:
-    """Accuracy and margin where the rows hold pairs, and the weighted mean of each metric of the loss."""
-    found: dict[str, float] = {}
-    rewards = row_rewards(loss, result.assembly, result.policy, result.reference)
-    if rewards is not None:
-        found |= {"reward_accuracy": rewards.accuracy, "reward_margin": rewards.margin}
-    weights = result.output.losses.new_tensor([result.assembly.rows[owner].weight for owner in result.assembly.owners])
-    for name, values in result.output.metrics.items():
-        if name in _OWN_METRICS:
-            raise PluginError(f"loss {loss.name} returns a metric named {name!r}, which every step has; rename it")
-        found[name] = float((weights * values).sum() / weights.sum())
-    return found

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from itertools import product
@@ -9,24 +8,20 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig
 
 import prefopt
 from prefopt.bench.language_model import LanguageModelTask
 from prefopt.bench.language_model.cell import win_rate
-from prefopt.bench.language_model.divergence import kl_along
 from prefopt.bench.language_model.pairs import compare, read_as
 from prefopt.bench.language_model.prompts import draw_prompts
 from prefopt.bench.language_model.remembered import RememberedReference
-from prefopt.bench.language_model.rewards import Classifier, vader
-from prefopt.bench.language_model.sampling import sample
 from prefopt.bench.losses import LossMethod
 from prefopt.bench.suite import load_suite, method_of
 from prefopt.data.row import Completion, Row
 from prefopt.data.trees import grow_rows
 from prefopt.engine.assembly import reading
 from prefopt.engine.logps import Scorer
-from prefopt.errors import ConfigError, DataError, ModelError
+from prefopt.errors import ConfigError, DataError
 from prefopt.method import Budget
 from tests.data.tokenizers import tokenizer
 from tests.engine.rows import random_rows
@@ -58,16 +53,6 @@ def measure(knobs, method="dpo", *, task=Letters, trials=({"learning_rate": 1e-3
     return task().measure(method, trials, seeds, knobs, budget)
 
 
-def moved(model, scale=0.03):
-    """A copy of the model a little away from it."""
-    other = copy.deepcopy(model)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter += scale * torch.randn_like(parameter)
-    return other
-
-
 def rows_of(prompt, completions):
     return [
         Row("demonstrations", "test", number, prompt, (Completion(ids, (True,) * len(ids)),))
@@ -76,87 +61,6 @@ def rows_of(prompt, completions):
 
 
 # The measure ---------------------------------------------------------------------------------------------------------
-
-
-def test_kl_along_all_completions_weighted_by_their_chance_is_the_exact_kl():
-    prompt, depth, end = (1, 3), 3, 2
-    policy = tiny_model("llama", vocab_size=5)
-    policy, other = Scorer(policy), Scorer(moved(policy, 0.2))
-    every = {ids[: ids.index(end) + 1] if end in ids else ids for ids in product(range(5), repeat=depth)}
-    rows = rows_of(prompt, sorted(every))
-    own, others = (model.score(grow_rows(rows), tokens_per_microbatch=1000).sums for model in (policy, other))
-    assert own.exp().sum() == pytest.approx(1, abs=1e-5)
-    exact = (own.exp() * (own - others)).sum()
-    estimate = (own.exp() * kl_along(policy, other, rows, tokens_per_microbatch=30)).sum()
-    assert exact > 0.1
-    assert estimate == pytest.approx(float(exact), rel=1e-4)
-    assert kl_along(policy, policy, rows, tokens_per_microbatch=1000).abs().max() < 1e-5
-
-
-def test_kl_of_samples_agrees_with_their_mean_log_ratio_and_scatters_less():
-    words = tokenizer("without_bos")
-    model = tiny_model("llama", vocab_size=len(words))
-    other = moved(model)
-    rows = sample(model, words, [(5, 6, 7), (8, 9)], num_samples=300, max_new_tokens=6, seed=0)
-    policy, other = Scorer(model), Scorer(other)
-    along = kl_along(policy, other, rows, tokens_per_microbatch=8192)
-    own, others = (model.score(grow_rows(rows), tokens_per_microbatch=8192).sums for model in (policy, other))
-    ratios = own - others
-    error = float((ratios - along).std() / len(rows) ** 0.5)
-    assert float(ratios.mean()) == pytest.approx(float(along.mean()), abs=3 * error)
-    assert along.mean() > 3 * error
-    assert along.std() < ratios.std()
-
-
-def test_samples_come_with_the_models_own_probabilities_whatever_its_settings():
-    words = tokenizer("without_bos")
-    model = tiny_model("llama", vocab_size=len(words))
-    prompt, count = (5, 6, 7), 4000
-    with torch.no_grad():
-        truth = model(torch.tensor([prompt])).logits[0, -1].softmax(0)
-    model.generation_config.suppress_tokens = [int(truth.argmax())]
-    rows = sample(model, words, [prompt], num_samples=count, max_new_tokens=1, seed=0)
-    drawn = torch.bincount(torch.tensor([row.completions[0].ids[0] for row in rows]), minlength=len(words)) / count
-    assert ((drawn - truth).abs() < 5 * (truth * (1 - truth) / count).sqrt() + 1e-3).all()
-    assert model.generation_config.suppress_tokens == [int(truth.argmax())]
-
-
-def test_samples_do_not_depend_on_the_lengths_of_neighbours():
-    words = tokenizer("without_bos")
-    model = tiny_model("llama", vocab_size=len(words), seed=3)
-    with torch.no_grad():
-        model.lm_head.weight *= 100  # so sure of each token that every draw is the same
-    prompts = [(5, 6, 7, 8, 9, 10, 11), (9, 7), (40,)]
-    rows = sample(model, words, prompts, num_samples=2, max_new_tokens=4, seed=0)
-    for index, prompt in enumerate(prompts):
-        ids = list(prompt)
-        for _ in range(4):
-            with torch.no_grad():
-                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-        assert [row.prompt for row in rows[2 * index : 2 * index + 2]] == [prompt] * 2
-        assert [list(row.completions[0].ids) for row in rows[2 * index : 2 * index + 2]] == [ids[-4:]] * 2
-
-
-def test_samples_are_the_seeds_and_leave_the_callers_random_numbers_alone():
-    words = tokenizer("without_bos")
-    model = tiny_model("llama", vocab_size=len(words))
-    drawn = {"num_samples": 3, "max_new_tokens": 4}
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    first, again, other = (sample(model, words, [(4, 5)], seed=seed, **drawn) for seed in (0, 0, 1))
-    assert torch.equal(torch.rand(1), expected)
-    assert first == again
-    assert first != other
-
-
-def test_a_completion_ends_with_its_first_end_token():
-    words = tokenizer("without_bos")
-    model = tiny_model("llama", vocab_size=len(words))
-    rows = sample(model, words, [(4, 5)], num_samples=600, max_new_tokens=12, seed=0)
-    ended = [row.completions[0].ids for row in rows if words.eos_token_id in row.completions[0].ids]
-    assert ended
-    assert all(ids.index(words.eos_token_id) == len(ids) - 1 for ids in ended)
 
 
 def test_samples_of_the_same_random_numbers_are_not_held_against_each_other():
@@ -253,60 +157,6 @@ def test_the_reference_is_computed_once_a_completion():
 
 
 # Rewards -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def classifier(tmp_path):
-    def save(*labels):
-        words = tokenizer("without_bos")
-        words.pad_token = "<unk>"
-        config = BertConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-        )
-        torch.manual_seed(0)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "judge")
-        words.save_pretrained(tmp_path / "judge")
-        return str(tmp_path / "judge")
-
-    return save
-
-
-@pytest.mark.parametrize("labels", [("NEGATIVE", "POSITIVE"), ("positive", "neutral", "negative")])
-def test_a_classifiers_reward_is_the_log_odds_of_its_positive_label(classifier, labels):
-    texts = ["hello there", "the sky is blue, and the sea is blue too.", "a"]
-    folder = classifier(*labels)
-    model, words = AutoModelForSequenceClassification.from_pretrained(folder), tokenizer("without_bos")
-    place = [label.lower() for label in labels].index("positive")
-    for text, reward in zip(texts, Classifier(folder)(texts), strict=True):
-        with torch.no_grad():
-            chance = model(**words(text, return_tensors="pt")).logits[0].double().softmax(0)[place]
-        assert reward == pytest.approx(float(torch.logit(chance)), abs=1e-4)
-
-
-def test_a_reward_models_one_output_is_the_reward(classifier):
-    folder = classifier("reward")
-    model, words = AutoModelForSequenceClassification.from_pretrained(folder), tokenizer("without_bos")
-    with torch.no_grad():
-        truth = model(**words("hello", return_tensors="pt")).logits.item()
-    assert Classifier(folder)(["hello"]) == [pytest.approx(truth, abs=1e-5)]
-
-
-def test_a_classifier_without_a_positive_label_is_refused_with_its_labels(classifier):
-    with pytest.raises(ModelError, match="has the labels LABEL_0, LABEL_1; one must be called POSITIVE"):
-        Classifier(classifier("LABEL_0", "LABEL_1"))
-
-
-def test_a_model_that_is_no_classifier_is_refused(model_folder):
-    with pytest.raises(ModelError, match="lacks 1 weights of a LlamaForSequenceClassification, 'score.weight' first"):
-        Classifier(str(model_folder))
-    with pytest.raises(ModelError, match="reward folder './nowhere' does not exist"):
-        Classifier("./nowhere")
 
 
 def test_a_missing_reward_package_is_told_before_any_model_is_loaded(monkeypatch):
@@ -410,11 +260,6 @@ def test_a_reward_that_tells_nothing_apart_is_told(model_folder):
 
     with pytest.raises(DataError, match="is the same for all continuations of each of 5 prompts"):
         measure(small(model_folder), task=Flat)
-
-
-def test_vader_likes_kind_words():
-    pytest.importorskip("vaderSentiment")
-    assert vader()(["a wonderful evening", "an evening", "a dreadful evening"]) == [0.5719, 0.0, -0.4404]
 
 
 def test_dpo_teaches_a_real_model_to_write_kindly(shared):

@@ -5,16 +5,20 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import prefopt
 from prefopt.config import AdapterConfig, ModelConfig
 from prefopt.data.trees import grow_rows
 from prefopt.engine.accumulation import accumulate
-from prefopt.engine.adapters import spelled_out
+from prefopt.engine.adapted import adapter_weights
+from prefopt.engine.adapters import Adapter, spelled_out
 from prefopt.engine.loading import load_model
 from prefopt.engine.logps import Scorer
 from prefopt.engine.parity import prove
 from prefopt.errors import ConfigError, ModelError
+from prefopt.training.saving import save_policy
+from tests.data.tokenizers import tokenizer
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
 
@@ -114,6 +118,24 @@ def test_an_adapter_on_the_head_is_told_and_exact(base):
         ({"lora_alfa": 3}, "unknown key of model.adapter 'lora_alfa'; did you mean 'lora_alpha'?"),
         ({"lora_dropout": 0.1}, "model.adapter.lora_dropout must be 0"),
         ({"r": 0}, "model.adapter"),
+        ({"peft_type": "lorra"}, "unknown model.adapter.peft_type 'lorra'; did you mean 'lora'?"),
+        (
+            {"peft_type": "prompt_tuning"},
+            "model.adapter.peft_type 'prompt_tuning' puts virtual tokens before the prompt",
+        ),
+        (
+            {"peft_type": "prefix_tuning"},
+            "model.adapter.peft_type 'prefix_tuning' puts virtual tokens before the prompt",
+        ),
+        ({"peft_type": "adaption_prompt"}, "model.adapter.peft_type 'adaption_prompt' puts virtual tokens"),
+        ({"peft_type": "xlora"}, "model.adapter.peft_type 'xlora' mixes other adapters"),
+        ({"peft_type": "AdaLora", "total_step": 9}, "model.adapter.peft_type 'adalora' moves its ranks about"),
+        ({"peft_type": "ia3", "r": 4}, "unknown key of model.adapter 'r'"),
+        ({"peft_type": "loha", "module_dropout": 0.5}, "model.adapter.module_dropout must be 0"),
+        ({"alora_invocation_tokens": [3]}, "model.adapter.alora_invocation_tokens looks for its tokens"),
+        ({"inference_mode": True}, "leaves nothing in LlamaForCausalLM to train"),
+        ({**LORA, "rank_pattern": {"k_proj": 2}}, r"rank_pattern keys did not match any .* ignored: \['k_proj'\]"),
+        ({**LORA, "exclude_modules": ["nothing"]}, "no modules were excluded"),
         ({"target_modules": ["nothing"]}, "cannot be put into LlamaForCausalLM: .*nothing"),
         ({"path": "/nowhere/at/all"}, "adapter folder '/nowhere/at/all' does not exist"),
     ],
@@ -122,6 +144,66 @@ def test_a_mistake_is_one_sentence(base, settings, told):
     with pytest.raises((ConfigError, ModelError), match=told) as caught:
         adapted(base, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_a_type_that_is_refused_is_one_sentence(base, tmp_path):
+    adapted(base).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": "POLY", "base_model_name_or_path": str(base)}))
+    with pytest.raises(ConfigError, match="its peft_type 'poly' reads a task beside every row"):
+        adapted(base, path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("drop", "lacks 1 weights of its own settings, .*lora_A"),
+        ("add", "holds weights that nothing in LlamaForCausalLM takes"),
+    ],
+)
+def test_an_adapter_with_other_weights_than_its_settings_is_refused(base, tmp_path, change, told):
+    adapted(base, moved=True).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    first = min(name for name in weights if "lora_A" in name)
+    if change == "drop":
+        del weights[first]
+    else:
+        weights[first.replace("layers.0", "layers.7")] = torch.zeros(4, 32)
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=told):
+        adapted(base, path=str(tmp_path))
+
+
+def test_adapter_weights_of_a_model_in_bfloat16_are_float32(base):
+    model = load_model(ModelConfig(name=str(base), dtype="bfloat16", adapter=AdapterConfig(**LORA)))
+    assert {own.dtype for own in model.parameters() if own.requires_grad} == {torch.float32}
+    assert {own.dtype for own in model.parameters() if not own.requires_grad} == {torch.bfloat16}
+    assert prove(model, grow_rows(ROWS))[0].packed
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr", "oft"])
+def test_no_dropout_of_another_type_is_on_either(base, tmp_path, kind):
+    adapted(base, peft_type=kind, target_modules=["q_proj"], **({"oft_block_size": 8, "r": 0} if kind == "oft" else {}))
+    model = adapted(
+        base,
+        moved=True,
+        peft_type=kind,
+        target_modules=["q_proj"],
+        **({"oft_block_size": 8, "r": 0} if kind == "oft" else {}),
+    )
+    save_policy(model, tokenizer("without_bos"), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"module_dropout": 0.5, "rank_dropout": 0.5}))
+    if kind == "oft":
+        path.write_text(json.dumps({n: v for n, v in json.loads(path.read_text()).items() if n != "rank_dropout"}))
+    loaded = adapted(base, path=str(tmp_path)).train()
+    assert torch.equal(logps(loaded), logps(model))
+
+
+def test_what_is_saved_names_the_revision_of_its_base(base):
+    model = tiny_model("llama")
+    Adapter(AdapterConfig(**LORA)).attach(model, 0, revision="v2")
+    assert adapter_weights(model)[1].revision == "v2"
 
 
 def test_a_folder_that_holds_no_adapter_is_one_sentence(base, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -75,6 +76,20 @@ def test_the_precision_of_scoring_is_in_it(folder):
     assert len({of(folder, dtype=dtype) for dtype in ("float64", "float32", "bfloat16", "float16")}) == 4
 
 
+def test_the_precision_of_products_is_in_it(folder):
+    kinds = [None, "bfloat16", "float16"]
+    assert len({of(folder, autocast=kind) for kind in kinds}) == 3
+    assert of(folder, autocast="bfloat16") != of(folder, dtype="bfloat16")
+
+
+def test_stores_from_before_autocast_and_quantisation_hold():
+    """What version 0.2 gave, written out."""
+    parts = {"weights": "w", "config": "c", "adapter": None, "dtype": "float32"}
+    told = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    assert Identity(**parts).digest == told
+    assert Identity(**parts, quantization="4bit").precision == "float32 with weights in 4bit"
+
+
 def test_the_attention_is_not(folder):
     assert of(folder, attention="eager") == of(folder)
 
@@ -115,6 +130,7 @@ def test_the_folder_of_an_adapter_stands_for_its_base_with_it(folder, adapter):
 def test_a_new_adapter_begins_as_its_base_whatever_its_seed(folder):
     assert of(folder, adapter=AdapterConfig(r=4)) == of(folder)
     assert of(folder, adapter=AdapterConfig(r=8, init_lora_weights="gaussian")) == of(folder)
+    assert of(folder, adapter=AdapterConfig(peft_type="ia3")) == of(folder)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +139,15 @@ def test_a_new_adapter_begins_as_its_base_whatever_its_seed(folder):
         {"init_lora_weights": False},
         {"init_lora_weights": "pissa"},
         {"kasa_config": {}},
+        {"peft_type": "vblora"},
+        {"init_weights": False, "peft_type": "oft"},
         {"layer_replication": []},
     ],
 )
 def test_a_new_adapter_that_may_begin_otherwise_than_its_base_is_refused(folder, settings):
+    rank = {} if settings.get("peft_type") == "oft" else {"r": 4}
     with pytest.raises(ModelError, match=rf"adapter \({next(iter(settings))}\) may begin otherwise than its base"):
-        of(folder, adapter=AdapterConfig(r=4, **settings))
+        of(folder, adapter=AdapterConfig(**rank, **settings))
 
 
 def test_how_a_saved_adapter_began_counts_where_it_has_changed_the_base(folder, adapter, tmp_path):
@@ -257,5 +276,6 @@ def test_a_folder_without_weights_is_one_sentence(folder):
 
 def test_the_digest_covers_every_part():
     parts = {"weights": "w", "config": "c", "adapter": None, "dtype": "float32"}
-    found = {Identity(**parts).digest} | {Identity(**parts | {name: "x"}).digest for name in parts}
-    assert len(found) == 5
+    every = [field.name for field in dataclasses.fields(Identity)]
+    found = {Identity(**parts).digest} | {Identity(**parts | {name: "x"}).digest for name in every}
+    assert len(found) == 1 + len(every) == 7

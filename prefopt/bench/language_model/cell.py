@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from prefopt.bench.exact import Measurement
-from prefopt.bench.language_model.divergence import kl_along
 from prefopt.bench.language_model.pairs import read_as
 from prefopt.bench.language_model.problem import Problem, load
-from prefopt.bench.language_model.sampling import texts
 from prefopt.bench.losses import LossMethod
 from prefopt.config import TrainingConfig
 from prefopt.data.row import Row
 from prefopt.data.trees import grow_rows
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.errors import ConfigError, NonFiniteLossError
+from prefopt.evaluation.divergence import kl_along
+from prefopt.evaluation.sampling import texts
 from prefopt.loss import Loss
 from prefopt.method import Budget, Method, Trial
 from prefopt.training.trainer import Step, Trainer

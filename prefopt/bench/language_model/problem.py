@@ -14,14 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prefopt.bench.language_model.pairs import compare
 from prefopt.bench.language_model.prompts import Prompt, draw_prompts
 from prefopt.bench.language_model.remembered import RememberedReference
-from prefopt.bench.language_model.rewards import Reward
-from prefopt.bench.language_model.sampling import sample, texts
 from prefopt.config import ModelConfig
 from prefopt.data.row import Row
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import Scorer
 from prefopt.engine.proven import proven
 from prefopt.errors import DataError
+from prefopt.evaluation.sampling import sample, texts
+from prefopt.evaluation.text_rewards import Reward
 
 if TYPE_CHECKING:
     from prefopt.bench.language_model.task import LanguageModelTask

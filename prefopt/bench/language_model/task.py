@@ -12,7 +12,7 @@ from prefopt.task import Knob, Task
 if TYPE_CHECKING:
     from prefopt.bench.exact import Measurement
     from prefopt.bench.language_model.problem import Problem
-    from prefopt.bench.language_model.rewards import Reward
+    from prefopt.evaluation.text_rewards import Reward
     from prefopt.method import Budget, Method, Trial
 
 # Every command imports the tasks to know their names, so transformers is imported where a model is first needed.

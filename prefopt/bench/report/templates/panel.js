@@ -1,29 +1,5 @@
 // A section of tasks: choosing the task, the methods and the hyper-parameter; drawn when it comes into view.
 
-function whenSeen(element, draw) {
-  let seen = false;
-  new IntersectionObserver((entries, observer) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    observer.disconnect();
-    seen = true;
-    draw();
-  }, { rootMargin: "300px" }).observe(element);
-  const redraw = () => seen && draw();
-  document.addEventListener("theme", redraw);
-  return redraw;
-}
-
-function swatch({ colour, dash }) {
-  const pattern = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4" }[dash];
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("width", 20);
-  svg.setAttribute("height", 8);
-  const line = document.createElementNS(svg.namespaceURI, "line");
-  Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": pattern }).forEach(([key, number]) => line.setAttribute(key, number));
-  svg.append(line);
-  return svg;
-}
-
 function panel(section) {
   const find = (selector) => section.querySelector(selector);
   const [task, hyperparameter, legend] = [find(".setting"), find(".hyperparameter"), find(".legend")];

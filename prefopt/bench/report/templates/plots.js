@@ -1,27 +1,6 @@
 // From the figures' values to plotly's traces.
 
-const figures = JSON.parse(document.getElementById("figures").textContent);
-
-// After Okabe and Ito, told apart by the colour-blind; beyond six methods dashes and symbols tell them apart.
-const palettes = {
-  light: ["#0072b2", "#d55e00", "#009e73", "#b8578f", "#b87a00", "#3d9bd0"],
-  dark: ["#4c9be8", "#ff8f57", "#35c49b", "#e59ac6", "#efb53e", "#a5dcf7"],
-};
-const dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
 const symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
-
-function look() {
-  const style = getComputedStyle(document.body);
-  const probe = (name) => {
-    const element = document.createElement("i");
-    element.style.color = `var(${name})`;
-    document.body.append(element);
-    const colour = getComputedStyle(element).color;
-    element.remove();
-    return colour;
-  };
-  return { ink: style.color, paper: style.backgroundColor, quiet: probe("--quiet"), rule: probe("--rule"), font: style.fontFamily };
-}
 
 const places = new Map(); // method -> place among colours; given when first shown, and then kept on the whole page
 
@@ -44,23 +23,6 @@ function style(method) {
   const round = Math.floor(places.get(method) / palette.length);
   return { colour: palette[places.get(method) % palette.length], dash: dashes[round % dashes.length], symbol: symbols[round % symbols.length] };
 }
-
-// plotly reads some HTML in texts; names and reasons are to be shown as they are.
-const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const wrapped = (text) => (String(text).match(/.{1,60}(\s|$)|\S{60}/g) ?? []).map(plain).join("<br>");
-
-function layout(x, y) {
-  const { ink, paper, quiet, rule, font } = look();
-  const axis = { gridcolor: rule, linecolor: rule, zerolinecolor: rule, tickfont: { color: quiet }, automargin: true };
-  const titled = (title) => ({ ...axis, title: { text: title, font: { color: quiet, size: 12 }, standoff: 8 } });
-  return {
-    paper_bgcolor: paper, plot_bgcolor: paper, font: { family: font, size: 12, color: ink }, showlegend: false, hovermode: "closest",
-    hoverlabel: { bgcolor: paper, bordercolor: quiet, font: { color: ink, family: font, size: 12 }, align: "left" },
-    margin: { l: 8, r: 12, t: 30, b: 8 }, xaxis: titled(x), yaxis: titled(y),
-  };
-}
-
-const config = { responsive: true, displaylogo: false, modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]] }; // not the one that uploads
 
 function band(kl, { low, high }, colour) {
   return {

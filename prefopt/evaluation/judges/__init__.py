@@ -1,0 +1,1 @@
+"""Who says which of two answers to a prompt is better."""

@@ -1,0 +1,109 @@
+"""What the rows of a run make the model compute: tokens, micro-batches, and what sharing prompts saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from prefopt.config import TrainingConfig
+from prefopt.data.row import Row
+from prefopt.data.trees import Tree
+from prefopt.engine.assembly import Assembly
+from prefopt.engine.logps import Scorer
+from prefopt.engine.ranks import Ranks
+from prefopt.training.batches import ShuffledBatches
+from prefopt.weighted import Objective
+
+_NUM_REPLAYED = 3  # steps whose micro-batches are gone through one by one
+
+
+def seen_pairs(tree: Tree) -> int:
+    """Query and key positions that attention meets in a tree: of the prompt, then of each branch with all it follows.
+
+    >>> from prefopt.data.row import Completion
+    >>> own = Completion((5, 6, 7), (True,) * 3)  # its last token is predicted, never read
+    >>> seen_pairs(Tree((1, 2), ((0, own), (1, own))))
+    20
+    """
+    prompt = len(tree.prompt)
+    read = [len(own.ids) - 1 for _, own in tree.branches if len(own.ids) > 1]
+    if len(read) == 1:
+        return (prompt + read[0]) ** 2
+    return prompt**2 + sum(own * (prompt + own) for own in read)
+
+
+@dataclass
+class Workload:
+    """One epoch, or the whole run where that is shorter.
+
+    Attributes:
+        num_steps: of the whole run.
+        steps: optimiser batches looked at.
+        rows: rows in them.
+        prompt_tokens, completion_tokens: as the rows hold them, every prompt once a row.
+        tokens: computed by one pass, each prompt once a tree.
+        plain_tokens: the same with the prompt again for every completion, without padding.
+        scored: log-probs taken.
+        pairs: positions that attention holds against each other.
+        microbatches: how many there are.
+        replayed: the micro-batches of the first steps and of the one with the largest.
+        largest: the largest of them.
+    """
+
+    num_steps: int
+    steps: int = 0
+    rows: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens: int = 0
+    plain_tokens: int = 0
+    scored: int = 0
+    pairs: int = 0
+    microbatches: int = 0
+    replayed: list[list[list[Tree]]] = field(default_factory=list)
+    largest: list[Tree] = field(default_factory=list)
+
+    @property
+    def repeats(self) -> float:
+        """How often the run does what was looked at."""
+        return self.num_steps / self.steps
+
+
+def workload(rows: Sequence[Row], loss: Objective, training: TrainingConfig, scorer: Scorer, ranks: Ranks) -> Workload:
+    """Cut every batch of an epoch as the run will.
+
+    Args:
+        rows: the training rows.
+        loss: says which completions are read.
+        training: batch size, token budget, steps and seed.
+        scorer: whether trees are packed.
+        ranks: the processes that share each batch.
+    """
+    batches = ShuffledBatches(rows, training)
+    found = Workload(batches.num_steps)
+    each_epoch = min(batches.num_steps, ceil(len(rows) / training.batch_size))
+    order, fullest = batches.after(0), (0, 0)
+    for batch in order:
+        trees = Assembly.of(batch, loss).trees()
+        step = scorer.cut(trees, training.tokens_per_microbatch, ranks)
+        found.steps += 1
+        found.rows += len(batch)
+        found.prompt_tokens += sum(len(row.prompt) for row in batch)
+        found.completion_tokens += sum(len(own.ids) for row in batch for own in row.completions)
+        found.microbatches += sum(map(bool, step))
+        for part in step:
+            size = sum(tree.num_tokens for tree in part)
+            pairs = sum(map(seen_pairs, part))
+            found.tokens += size
+            found.pairs += pairs
+            if (size, pairs) > fullest:
+                fullest, found.largest = (size, pairs), part
+                found.replayed[_NUM_REPLAYED - 1 :] = [step]
+        found.plain_tokens += sum(len(tree.prompt) + len(own.ids) - 1 for tree in trees for _, own in tree.branches)
+        found.scored += sum(own.num_scored for tree in trees for _, own in tree.branches)
+        if len(found.replayed) < _NUM_REPLAYED:
+            found.replayed.append(step)
+        if found.steps == each_epoch:
+            break
+    return found
