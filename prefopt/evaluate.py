@@ -205,9 +205,11 @@ def _parts(source: Any) -> Sequence[Source]:
 def _served(endpoint: Endpoint, texts: Sequence[RowText], config: RunConfig, watcher: Watcher) -> list[str]:
     """What the server writes to each prompt."""
     settings, seed = config.evaluation, stream(config.training.seed, "policy")
+    # With a temperature the first prompt is asked twice, to tell whether the server draws at all.
+    asked = [*texts, texts[0]] if settings.temperature else texts
     requests = [
         Request(text.prompt, settings.max_new_tokens, settings.temperature, settings.top_p, (seed + number) % 2**31)
-        for number, text in enumerate(texts)
+        for number, text in enumerate(asked)
     ]
     answers: dict[int, str] = {}
     watcher.begin("sample", len(requests))
@@ -217,7 +219,12 @@ def _served(endpoint: Endpoint, texts: Sequence[RowText], config: RunConfig, wat
             watcher.scored(1, 1)
     finally:
         watcher.end()
-    return [answers[number] for number in range(len(requests))]
+    if settings.temperature and answers[0] == answers[len(texts)]:
+        watcher.say(
+            f"the server wrote the same to one prompt under two seeds, at temperature {settings.temperature:g}: it may "
+            "write greedily, as `transformers serve` does unless the model's generation_config.json has do_sample: true"
+        )
+    return [answers[number] for number in range(len(texts))]
 
 
 def _rewards(held_out: HeldOut, policy: TokenLogps, state: Mapping[str, Tensor]) -> dict[str, Any]:

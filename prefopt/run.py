@@ -24,6 +24,7 @@ from prefopt.evaluation.during import DuringTraining
 from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
 from prefopt.reference.live import live_reference
+from prefopt.training.checkpoints import read_facts
 from prefopt.training.keeper import Keeper
 from prefopt.training.memory import peak_process_bytes
 from prefopt.training.output import (
@@ -40,6 +41,7 @@ from prefopt.training.output import (
 from prefopt.training.placement import Placement
 from prefopt.training.resume import find_checkpoint
 from prefopt.training.saving import save_policy
+from prefopt.training.trackers import Trackers
 from prefopt.training.trainer import Trainer
 from prefopt.watcher import Watcher
 from prefopt.weighted import Objective
@@ -85,6 +87,7 @@ def run(
     if checkpoint is None and finished is None:
         check_free(output, overwrite=overwrite or resume, inputs=_inputs(config))
     ranks.wait()
+    trackers = Trackers(config, None if checkpoint is None else read_facts(checkpoint)["step"], watcher)
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
     tokenizer = load_tokenizer(config.model)
@@ -92,7 +95,8 @@ def run(
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
-    for note in [*data.notes, *_unread(config, loss), *advice(config, loss, data)]:
+    advised = advice(config, loss, data)
+    for note in [*data.notes, *_unread(config, loss), *advised]:
         watcher.say(note)
 
     if finished is not None and finished["num_steps"] == data.batches.num_steps:
@@ -127,7 +131,7 @@ def run(
     for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
         watcher.say(note)
 
-    keeper = Keeper(config, loss, trainer, {"data": data.batches.identity, "model": identity}, watcher)
+    keeper = Keeper(config, loss, trainer, trackers, {"data": data.batches.identity, "model": identity}, watcher)
     if ranks.index == 0 and checkpoint is None:
         clear(output)
         (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
@@ -174,7 +178,8 @@ def run(
         "chunked_head": policy.head is not None,
         "reference": used,
         "evaluation": {"before": keeper.before, "after": after},
-        "warnings": keeper.warnings,
+        "warnings": [*advised, *keeper.warnings],
+        "trackers_failed": trackers.failed,
         "wall_seconds": round(time.time() - started + keeper.seconds_before, 2),
         "resumed_after_steps": keeper.resumed_after,
         "peak_memory_bytes": _peak_memory_bytes(),
@@ -187,6 +192,7 @@ def run(
         save_state(trainer.state, output)
         write_json(output / RUN, record)
     ranks.wait()
+    watcher.say(f"wrote   {output}")
     return record
 
 

@@ -58,7 +58,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
+    except Exception as error:  # beside its own, PyYAML lets out what int, float, date and recursion raise
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{where}{line}: not valid YAML: {reason}") from None

@@ -13,6 +13,7 @@ from prefopt.data.load import load_rows
 from prefopt.errors import ConfigError, DataError, ModelError
 from prefopt.evaluate import evaluate
 from prefopt.run import run
+from prefopt.watcher import Watcher
 from tests.evaluation.servers import ScriptedServer, chat, completion, longer_wins, refusal
 
 REGISTRY = prefopt.load_registry()
@@ -50,9 +51,10 @@ def trained(model_folder, tmp_path_factory):
     return place, run(config, loss_of(config), train=ROWS)
 
 
-def measure(folder, place, tmp_path, *, train=ROWS, loss="dpo", evaluated=None, **changes):
+def measure(folder, place, tmp_path, *, train=ROWS, loss="dpo", evaluated=None, watcher=None, **changes):
     config = config_for(folder, place, loss, **changes)
-    return evaluate(config, loss_of(config), model=evaluated, output=str(tmp_path / "evaluation.json"), train=train)
+    output = str(tmp_path / "evaluation.json")
+    return evaluate(config, loss_of(config), model=evaluated, output=output, train=train, watcher=watcher)
 
 
 def test_a_policy_agrees_with_what_its_run_measured_and_with_plain_transformers(trained, model_folder, tmp_path):
@@ -201,12 +203,17 @@ def test_answers_longer_than_the_model_takes_are_refused(trained, model_folder, 
 def test_a_served_policy_writes_to_the_prompts_as_they_stand_in_the_data(trained, model_folder, tmp_path):
     pytest.importorskip("openai")
     place, _ = trained
+    lines = []
+    watcher = Watcher()
+    watcher.say = lines.append
     with ScriptedServer(lambda path, body, headers: completion(f"<{body['prompt']}>")) as server:
         settings = {"policy_endpoint": {"url": server.url, "model": "served"}, "judge": "length", "against": "chosen"}
-        found = measure(model_folder, place, tmp_path, evaluation=settings)
+        found = measure(model_folder, place, tmp_path, evaluation=settings, watcher=watcher)
     prompts = {row["prompt"] for row in ROWS}
+    assert len(found["samples"]) == 3
     assert all(own["completion"][1:-1] in prompts for own in found["samples"])
-    assert len({body["seed"] for body in server.requests}) == 3
+    assert len({body["seed"] for body in server.requests}) == 4
+    assert any("may write greedily" in line for line in lines)  # the same under two seeds
     assert "sampled" not in found["kl"]
     assert "written" not in found
 

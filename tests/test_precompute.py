@@ -127,9 +127,9 @@ def test_longer_rows_later_in_a_stream_are_proved_on(config, pair_rows, monkeypa
     proved = []
     proven = loading.proven
 
-    def counted(model, name, tokenizer, rows):
+    def counted(model, name, tokenizer, rows, **settings):
         proved.append(max(len(row.prompt) for row in rows))
-        return proven(model, name, tokenizer, rows)
+        return proven(model, name, tokenizer, rows, **settings)
 
     monkeypatch.setattr(loading, "proven", counted)
     long = [{**row, "prompt": "so " * 20 + row["prompt"]} for row in pair_rows]

@@ -18,9 +18,6 @@ from itertools import islice
 from pathlib import Path
 
 from measures import peak_bytes, resident_bytes
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoTokenizer
 
 import prefopt
@@ -105,10 +102,8 @@ def main():
     if args.job:
         measured(json.loads(args.job))
         return
-    console = Console()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("rows", "kept", "peak memory", "first start", "next start", "batch of 64"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("rows", "kept", "peak memory", "first start", "next start", "batch of 64")
+    print("".join(column.rjust(13) for column in columns))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         for count in args.rows:
@@ -119,7 +114,7 @@ def main():
                     continue
                 first = run(how=how, **job)
                 again = run(how=how, **job) if how == "disk" else first
-                table.add_row(
+                cells = (
                     f"{count:,}",
                     how,
                     f"{max(first['peak'], again['peak']) / 1e6:.0f} MB",
@@ -127,14 +122,14 @@ def main():
                     f"{again['prepare']:.1f} s",
                     f"{again['batch'] * 1e3:.1f} ms",
                 )
-        console.print(table)
+                print("".join(cell.rjust(13) for cell in cells), flush=True)
         write_text(path, args.text_rows, args.length)
         for num_proc in args.num_proc:
             found = run(
                 how="disk", model=args.model, rows=str(path), num_proc=num_proc, cache=f"{folder}/text{num_proc}"
             )
             rate = args.text_rows / found["prepare"]
-            console.print(f"{args.text_rows:,} rows of text, num_proc {num_proc}: {rate:,.0f} rows/s with all checks")
+            print(f"{args.text_rows:,} rows of text, num_proc {num_proc}: {rate:,.0f} rows/s with all checks")
 
 
 if __name__ == "__main__":

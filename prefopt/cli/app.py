@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -9,10 +10,13 @@ import typer
 from prefopt.cli.bench import bench
 from prefopt.cli.cache import cache
 from prefopt.cli.check import check
+from prefopt.cli.evaluate import evaluate
 from prefopt.cli.losses import losses
 from prefopt.cli.new import new
+from prefopt.cli.plan import plan
 from prefopt.cli.plugins import plugins
 from prefopt.cli.precompute import precompute
+from prefopt.cli.report import report
 from prefopt.cli.schema import schema
 from prefopt.cli.train import train
 from prefopt.errors import PrefoptError
@@ -25,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, precompute, losses, plugins, check, schema):
+for command in (train, precompute, plan, evaluate, report, losses, plugins, check, schema):
     app.command()(command)
 app.add_typer(bench, name="bench", no_args_is_help=True)
 app.add_typer(cache, name="cache", no_args_is_help=True)
@@ -37,7 +41,9 @@ def main() -> None:
     try:
         app()
     except PrefoptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Of several processes each would say the same; what only one of them met is marked as its own.
+        rank = int(os.environ.get("RANK", "0"))
+        print(f"error: {error}" if rank == 0 else f"error in process {rank}: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -45,4 +45,3 @@ def train(
     except KeyboardInterrupt:
         watcher.say("interrupted")
         raise typer.Exit(130) from None
-    watcher.say(f"wrote   {settings.output_dir}")

@@ -68,8 +68,8 @@ class Endpoint:
                 )
             if not (self._secret.isascii() and self._secret.isprintable()):
                 raise ConfigError(
-                    f"{key}.api_key_env: the environment variable {settings.api_key_env!r} holds characters that no key "
-                    "has, a line break perhaps; export the key alone"
+                    f"{key}.api_key_env: the environment variable {settings.api_key_env!r} holds characters that no "
+                    "key has, a line break perhaps; export the key alone"
                 )
         self._openai = client
         self._settings = settings

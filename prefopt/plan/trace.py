@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.autograd.graph import _engine_run_backward
 
 from prefopt.engine.head import Wanted
 from prefopt.engine.layout import Layout
@@ -86,7 +87,10 @@ def trace(
             ledger.flops.clear()
             if backward:
                 ledger.part = "backward"
-                torch.autograd.backward(values.sum())  # the method of a tensor would close `Kernels`
+                # What `torch.autograd.backward` calls: that itself would close `Kernels` before layers are recomputed.
+                ones = torch.ones_like(values)
+                _engine_run_backward((values,), (ones,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+                del ones
             del values
         events = list(ledger.events)  # letting go of the gradients below is no part of it
     finally:

@@ -36,7 +36,13 @@ class Keeper:
     """
 
     def __init__(
-        self, config: RunConfig, loss: Objective, trainer: Trainer, identity: Mapping[str, str], watcher: Watcher
+        self,
+        config: RunConfig,
+        loss: Objective,
+        trainer: Trainer,
+        trackers: Trackers,
+        identity: Mapping[str, str],
+        watcher: Watcher,
     ) -> None:
         """Write nothing yet.
 
@@ -44,12 +50,14 @@ class Keeper:
             config: of the run.
             loss: what it trains with.
             trainer: takes the steps.
+            trackers: are told of each.
             identity: what a run must have in common with the one it goes on with: digests by name.
             watcher: is told of progress.
         """
         self._output = Path(config.output_dir)
         self._every = config.evaluation.every_steps
         self._trainer = trainer
+        self._trackers = trackers
         self._identity = dict(identity)
         self._config = config
         self._health = Health(loss)
@@ -121,8 +129,7 @@ class Keeper:
         trainer, first = self._trainer, self._trainer.ranks.index == 0
         with ExitStack() as stack:
             log = stack.enter_context(MetricsLog(self._output / METRICS if first else None))
-            resumed_after = self.resumed_after[-1] if self.resumed_after else None
-            trackers = stack.enter_context(Trackers(self._config, resumed_after, self._watcher))
+            stack.enter_context(self._trackers)
             stop = stack.enter_context(stopping_between_steps(trainer.ranks))
 
             def after_step(step: Step) -> None:
@@ -131,7 +138,7 @@ class Keeper:
                     metrics["evaluation"] = evaluate(f"step {step.number}")
                     self.offer(step.number, metrics["evaluation"], save)
                 log.write(metrics)
-                trackers.log(metrics, step.number)
+                self._trackers.log(metrics, step.number)
                 self._watcher.step(metrics)
                 self.warnings += (found := self._health.after(metrics))
                 for sentence in found:

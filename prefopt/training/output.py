@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,12 +18,23 @@ from torch import Tensor
 from prefopt.errors import ConfigError, OutputError
 
 CHECKPOINTS, BEST, LISTING = "checkpoints", "best", "rows.jsonl"
+TRACKER_IDS, TENSORBOARD = "trackers.json", "tensorboard"
 CONFIG, METRICS, RUN, LAST_GOOD = "config.resolved.yaml", "metrics.jsonl", "run.json", "last_good"
 LOSS_STATE = "loss_state.safetensors"
 
 # What a run leaves behind, the files of `save_pretrained` included.
 _WRITTEN = (
-    *(CONFIG, METRICS, RUN, LISTING, LOSS_STATE, "config.json", "generation_config.json", "chat_template.jinja"),
+    *(
+        CONFIG,
+        METRICS,
+        RUN,
+        LISTING,
+        TRACKER_IDS,
+        LOSS_STATE,
+        "config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ),
     *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
     *("adapter_config.json", "adapter_model.safetensors", "README.md"),
     *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),
@@ -82,7 +94,7 @@ def clear(folder: Path) -> None:
         for pattern in _WRITTEN:
             for file in folder.glob(pattern):
                 file.unlink()
-        for name in (LAST_GOOD, CHECKPOINTS, BEST):
+        for name in (LAST_GOOD, CHECKPOINTS, BEST, TENSORBOARD):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
     except OSError as error:
@@ -126,7 +138,7 @@ class MetricsLog:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(values, allow_nan=False) + "\n")
+            self._file.write(json.dumps(_as_json(values), allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise OutputError(f"{str(self._path)!r} cannot be written: {error.strerror or error}") from error
@@ -145,6 +157,13 @@ class MetricsLog:
         if self._file is not None:
             with suppress(OSError):  # of a full disk, which `write` has told
                 self._file.close()
+
+
+def _as_json(value: Any) -> Any:
+    """The value with null for what JSON has no number for, such as a reward that is infinite at the extreme."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(own) for key, own in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cut_metrics(path: Path, step: int) -> None:

@@ -17,14 +17,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from prefopt.config import RunConfig, TrackingConfig, as_values
 from prefopt.errors import ConfigError
-from prefopt.training.output import read_json, write_json
+from prefopt.training.output import TENSORBOARD, TRACKER_IDS, write_json
 from prefopt.watcher import Watcher
-
-RUN_IDS = "trackers.json"
-"""Under which ids other services know the run, so that a resumed one goes on there."""
-
-TENSORBOARD = "tensorboard"
-"""The folder of tensorboard's files in the output folder."""
 
 
 class Trackers:
@@ -113,7 +107,7 @@ class Trackers:
         if name == "mlflow":
             known[name] = tracker.tracker.info.run_id
         if name in known:
-            write_json(output / RUN_IDS, _read_ids(output) | {name: known[name]})
+            write_json(output / TRACKER_IDS, _read_ids(output) | {name: known[name]})
         self._open[name] = tracker
         if not resumed:
             tracker.store_init_configuration(flat(as_values(self._config)))
@@ -155,5 +149,5 @@ def flat(values: Any, prefix: str = "") -> dict[str, bool | int | float | str]:
 
 
 def _read_ids(output: Path) -> dict[str, str]:
-    path = output / RUN_IDS
+    path = output / TRACKER_IDS
     return read_json(path) if path.exists() else {}

@@ -84,6 +84,17 @@ def test_the_size_of_a_store_is_measured():
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+@pytest.mark.slow
+def test_the_memory_of_rows_is_measured(model_folder):
+    printed = script("data_memory.py", "--model", model_folder, "--rows", 300, "--text-rows", 100, "--num-proc", 1)
+    assert [line.split()[1] for line in printed.splitlines() if line.lstrip().startswith("300")] == [
+        "disk",
+        "stream",
+        "list",
+    ]
+    assert "100 rows of text, num_proc 1:" in printed
+
+
 def test_the_rate_of_scoring_is_measured(model_folder, write_rows, pair_rows):
     out = script("scoring.py", "--model", model_folder, "--rows", write_rows(pair_rows), "--rounds", 1)
     assert "of the bare forward pass" in out.splitlines()[-1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 
@@ -174,8 +175,13 @@ def served(model_folder, tmp_path_factory):
     """`transformers serve` with the small random model: its address."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    with transformers_server(model_folder, tmp_path_factory.mktemp("hub")) as url:
-        yield url
+    folder = tmp_path_factory.mktemp("served") / "model"
+    shutil.copytree(model_folder, folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    # Without it, transformers serve writes greedily whatever temperature it is asked for.
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "do_sample": True}))
+    with transformers_server(folder, tmp_path_factory.mktemp("hub")) as url:
+        yield url, str(folder)
 
 
 def test_transformers_serve_writes_what_the_model_writes(served, model_folder):
@@ -187,22 +193,22 @@ def test_transformers_serve_writes_what_the_model_writes(served, model_folder):
     rendered = words.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     ids = [words(text)["input_ids"] for text in ("the sky is", rendered, "once upon a time")]
     truth = [complete(model, words, [own], max_new_tokens=6)[0] for own in ids]
-    settings = EndpointConfig(url=served, model=str(model_folder))
+    settings = EndpointConfig(url=served[0], model=served[1])
     requests = [Request(prompt, 6, temperature=0.0) for prompt in prompts]
     found = dict(Endpoint(settings, "evaluation.policy_endpoint").answers(requests))
     assert [found[number] for number in range(3)] == truth
     assert all(truth)
 
 
-def test_transformers_serve_draws_at_a_temperature(served, model_folder):
-    settings = EndpointConfig(url=served, model=str(model_folder))
+def test_transformers_serve_draws_at_a_temperature(served):
+    settings = EndpointConfig(url=served[0], model=served[1])
     requests = [Request("the sky is", 6, temperature=1.0, seed=seed) for seed in range(6)]
     found = dict(Endpoint(settings, "evaluation.policy_endpoint").answers(requests))
     assert len(set(found.values())) > 1
 
 
-def test_a_random_model_that_judges_says_nothing_readable_and_that_is_kept(served, model_folder, tmp_path):
-    judge = ServedJudge(JudgeConfig(url=served, model=str(model_folder), prompt="dialogue"), seed=0)
+def test_a_random_model_that_judges_says_nothing_readable_and_that_is_kept(served, tmp_path):
+    judge = ServedJudge(JudgeConfig(url=served[0], model=served[1], prompt="dialogue"), seed=0)
     path = tmp_path / "judgements.jsonl"
     found = win_rate(judge, compared(("fine", "well")), Judgements(path))
     assert found.unreadable == ("rows row 1",)

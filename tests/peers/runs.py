@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from prefopt.run import run
 from prefopt.watcher import Watcher
 
 REGISTRY = prefopt.load_registry()
+CLOCK = re.compile("second|memory")
 SHORT = {
     "data": {"train": "in memory", "max_length": 64},
     "loss": "dpo",
@@ -52,9 +54,9 @@ class Trained:
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """metrics.jsonl, without what a clock says."""
+        """metrics.jsonl, without what follows from the machine: time and memory."""
         steps = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [{name: value for name, value in step.items() if "second" not in name} for step in steps]
+        return [{name: value for name, value in step.items() if not CLOCK.search(name)} for step in steps]
 
     @property
     def losses(self) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 import prefopt
@@ -30,11 +32,14 @@ def measured(name, kind, *, tokens_per_microbatch=10**6, ranks=ALONE, dtype=torc
     """The measures, and the step's result."""
     loss = prefopt.get_loss(name)
     policy, reference = (Scorer(tiny_model("llama", seed=seed, dtype=dtype)) for seed in (0, 1))
+    rows = random_rows(kind, NUM_ROWS)
+    if kind == "rankings":  # of unequal length, so that rows hold unequal numbers of pairs
+        rows[2] = dataclasses.replace(rows[2], completions=rows[2].completions[:2])
     result = accumulate(
         policy,
         reference if loss.needs.reference else None,
         loss,
-        random_rows(kind, NUM_ROWS),
+        rows,
         tokens_per_microbatch=tokens_per_microbatch,
         ranks=ranks,
     )

@@ -10,8 +10,8 @@ import prefopt
 from prefopt.config import TrainingConfig, parse_config
 from prefopt.engine.logps import Scorer
 from prefopt.errors import ConfigError
-from prefopt.training.output import MetricsLog
-from prefopt.training.trackers import RUN_IDS, TENSORBOARD, Trackers, flat, numbers
+from prefopt.training.output import TENSORBOARD, TRACKER_IDS, MetricsLog
+from prefopt.training.trackers import Trackers, flat, numbers
 from prefopt.training.trainer import Trainer
 from prefopt.watcher import Watcher
 from tests.engine.rows import random_rows
@@ -165,7 +165,7 @@ def test_mlflow_holds_the_numbers_and_a_resumed_run_goes_on(tmp_path, monkeypatc
         (2, 0.25),
         (3, 0.125),
     ]
-    assert json.loads((tmp_path / "out" / RUN_IDS).read_text()) == {"mlflow": run.info.run_id}
+    assert json.loads((tmp_path / "out" / TRACKER_IDS).read_text()) == {"mlflow": run.info.run_id}
 
 
 # what goes wrong

@@ -50,7 +50,8 @@ def kept_and_taken_up(mesh, ranks, folder):
     return [curve(steps[10:]), curve(again)]
 
 
-import time, os
+import os
+import time
 
 
 def say(*a):
