@@ -58,6 +58,15 @@ def unknown_name(what: str, name: str, known: Iterable[str], *, then: str = "") 
     return f"unknown {what} {name!r}; {guess}available: {', '.join(names) or 'none'}{then}"
 
 
+def in_one_line(message: str) -> str:
+    r"""The message with line breaks, and all else that a terminal acts on or cannot show, written as escapes.
+
+    >>> in_one_line("unknown key 'a\nb'")
+    "unknown key 'a\\nb'"
+    """
+    return "".join(own if own.isprintable() else own.encode("unicode_escape").decode("ascii") for own in message)
+
+
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like `name`, or None when nothing is close.
 

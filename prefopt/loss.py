@@ -163,8 +163,8 @@ class Loss(pydantic.BaseModel):
     identities it promises, `expected_failures` the checks of `prefopt.testing` it cannot pass, each with the reason.
 
     What a run is held against before it starts, where a loss declares it: `learning_rates`, the lowest and the highest
-    that its authors trained whole models of billions of parameters with; and `on_length`, how it keeps length out of the
-    reward, as the end of a sentence that begins with its name.
+    that its authors trained whole models of billions of parameters with; and `on_length`, how it keeps length out of
+    the reward, as the end of a sentence that begins with its name.
 
     Raises:
         ConfigError: a hyper-parameter is unknown, of the wrong type or out of its range.

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import PartialState
 
 from prefopt.config import RunConfig
-from prefopt.data.sources import Source
+from prefopt.data.mixture import TrainSource
 from prefopt.engine.loading import load_tokenizer
 from prefopt.engine.ranks import Ranks
 from prefopt.errors import ConfigError, StoreError
@@ -26,7 +26,7 @@ from prefopt.weighted import Objective
 
 
 def precompute(
-    config: RunConfig, loss: Objective, *, train: Source | None = None, watcher: Watcher | None = None
+    config: RunConfig, loss: Objective, *, train: TrainSource | None = None, watcher: Watcher | None = None
 ) -> dict[str, Any]:
     """Score what the store lacks of the rows of a run.
 

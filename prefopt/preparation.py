@@ -24,6 +24,7 @@ from prefopt.data.trees import largest_sequence
 from prefopt.data.views import Joined
 from prefopt.engine.adapters import Adapter
 from prefopt.engine.assembly import Assembly, reading
+from prefopt.engine.quantization import check_quantization
 from prefopt.errors import ConfigError, DataError
 from prefopt.training.batches import Batches, ShuffledBatches
 from prefopt.training.mixed import MixedBatches
@@ -93,6 +94,8 @@ def check_needs(config: RunConfig, loss: Objective, train: TrainSource) -> None:
     """
     if config.model.adapter is not None:
         Adapter(config.model.adapter)
+    for model in filter(None, (config.model, config.reference.model)):
+        check_quantization(model)
     if loss.needs.reference and config.reference.mode == "none":
         raise ConfigError(
             f"loss {loss.name} needs reference log-probs, but reference.mode is 'none'; use 'live' or 'cached'"

@@ -15,7 +15,7 @@ import torch
 import prefopt
 from prefopt.advice import advice
 from prefopt.config import RunConfig, to_yaml
-from prefopt.data.sources import Source
+from prefopt.data.mixture import TrainSource, parts_of
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.proven import proven
@@ -27,6 +27,7 @@ from prefopt.reference.live import live_reference
 from prefopt.training.checkpoints import read_facts
 from prefopt.training.keeper import Keeper
 from prefopt.training.memory import peak_process_bytes
+from prefopt.training.optimization import check_optimizer
 from prefopt.training.output import (
     CONFIG,
     LAST_GOOD,
@@ -51,7 +52,7 @@ def run(
     config: RunConfig,
     loss: Objective,
     *,
-    train: Source | None = None,
+    train: TrainSource | None = None,
     overwrite: bool = False,
     resume: bool = False,
     watcher: Watcher | None = None,
@@ -64,7 +65,7 @@ def run(
     Args:
         config: the validated config.
         loss: the loss it names, built by the registry.
-        train: rows in memory or a `datasets.Dataset`, in place of the config's `data.train`.
+        train: rows in memory or a `datasets` dataset, streaming or not, in place of the config's `data.train`.
         overwrite: replace an earlier run in `output_dir`.
         resume: go on after the last checkpoint in `output_dir`, if there is one; a run that is complete stays as it is.
         watcher: is told of progress, in the first process.
@@ -90,8 +91,9 @@ def run(
     trackers = Trackers(config, None if checkpoint is None else read_facts(checkpoint)["step"], watcher)
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
+    check_optimizer(config.training)
     tokenizer = load_tokenizer(config.model)
-    data = prepare(config, loss, tokenizer, source, listing=output / LISTING)
+    data = prepare(config, loss, tokenizer, source, listing=output / LISTING if ranks.index == 0 else None)
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
@@ -173,7 +175,7 @@ def run(
         "seed": config.training.seed,
         "num_steps": trainer.num_steps,
         "data": {name: report.as_dict() for name, report in data.reports.items()}
-        | {"notes": data.notes, "held_out": [row.number for row in data.evaluation]},
+        | {"notes": data.notes, "held_out": [row.name for row in data.evaluation]},
         "packed_trees": policy.packed,
         "chunked_head": policy.head is not None,
         "reference": used,
@@ -212,7 +214,7 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
     """Settings that reach beyond the run they are in, a sentence each."""
     training, evaluation = config.training, config.evaluation
     notes = []
-    if config.model.dtype in ("bfloat16", "float16"):
+    if config.model.dtype in ("bfloat16", "float16") and config.model.adapter is None:
         notes.append(
             f"model.dtype = {config.model.dtype}: weights are updated and gradients of micro-batches added in "
             "that precision too, where what is below about a thousandth of a value is lost; small learning rates need "
@@ -242,7 +244,7 @@ def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> lis
 
 def _inputs(config: RunConfig) -> list[str]:
     models = [config.model, config.reference.model]
-    sources = [config.data.train, config.data.evaluation]
+    sources = [*(part.source for part in parts_of(config.data.train)), config.data.evaluation]
     places = [model.name for model in models if model] + [source for source in sources if isinstance(source, str)]
     return [*places, *(plugin.path for plugin in config.plugins)]
 

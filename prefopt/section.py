@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -26,6 +27,11 @@ _WANTED = {
     "too_short": "must not be empty",
     "tuple_type": "must be a list",
 }
+
+
+# A value as a person would want to see it in a sentence; YAML's aliases make huge ones of a few lines.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother, _SHOWN.maxlong = 3, 300, 300, 100
 
 
 def explain(error: pydantic.ValidationError, root: type[Section]) -> str:
@@ -58,7 +64,7 @@ def explain(error: pydantic.ValidationError, root: type[Section]) -> str:
     default = f" (default {field.default!r})" if field is not None and scalar else ""
     wanted = _WANTED.get(first["type"]) or message.replace("Input should be", "must be")
     given = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
-    return f"{path} = {given!r}: it {wanted}{default}"
+    return f"{path} = {_SHOWN.repr(given)}: it {wanted}{default}"
 
 
 def _section_at(root: type[Section], keys: Sequence[int | str]) -> type[Section]:

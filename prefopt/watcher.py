@@ -16,7 +16,7 @@ class Watcher:
         """A long stretch starts.
 
         Args:
-            what: "train", counted in steps, or "score", counted in rows.
+            what: "train", counted in steps; "score", counted in rows; "sample" and "judge", counted in prompts.
             total: how many there will be, where that is known.
         """
 

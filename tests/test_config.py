@@ -95,7 +95,7 @@ def test_plugin_files_are_appended_to_the_configs_own(config_file):
         ("output_dir=", ["output_dir = None"]),
         ("reference={mode: none, model: gpt2}", ["reference.model has no effect", "'none'"]),
         ("training={scheduler: constant, warmup_steps: 3}", ["warmup_steps = 3", "'constant_with_warmup'"]),
-        ("evaluation.max_new_tokens=3", ["has no effect without evaluation.samples"]),
+        ("model.quantization=8bit", ["too few bits to train them; set model.adapter"]),
         ("data.evaluation=0", ["data.evaluation = 0", "greater than or equal to 1"]),
         ("plugins=[1]", ["plugins.0 = 1", "mapping"]),
         ("plugins=5", ["plugins = 5", "must be a list"]),

@@ -19,7 +19,7 @@ from prefopt.cli.precompute import precompute
 from prefopt.cli.report import report
 from prefopt.cli.schema import schema
 from prefopt.cli.train import train
-from prefopt.errors import PrefoptError
+from prefopt.errors import PrefoptError, in_one_line
 
 app = typer.Typer(
     name="prefopt",
@@ -43,7 +43,8 @@ def main() -> None:
     except PrefoptError as error:
         # Of several processes each would say the same; what only one of them met is marked as its own.
         rank = int(os.environ.get("RANK", "0"))
-        print(f"error: {error}" if rank == 0 else f"error in process {rank}: {error}", file=sys.stderr)
+        said = in_one_line(str(error))
+        print(f"error: {said}" if rank == 0 else f"error in process {rank}: {said}", file=sys.stderr)
         sys.exit(1)
 
 

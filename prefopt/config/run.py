@@ -56,8 +56,11 @@ class RunConfig(Section):
             for key in ("every_steps", "samples"):
                 if getattr(evaluation, key):
                     raise ValueError(f"evaluation.{key} needs held-out rows: set data.evaluation")
-        if not evaluation.samples and evaluation.max_new_tokens != EvaluationConfig().max_new_tokens:
-            raise ValueError("evaluation.max_new_tokens has no effect without evaluation.samples")
+        if self.model.quantization is not None and self.model.adapter is None:
+            raise ValueError(
+                "model.quantization holds weights in too few bits to train them; set model.adapter (one saved before: "
+                "name its base, and model.adapter.path)"
+            )
         if self.checkpoints.keep_best is not None and evaluation.every_steps is None:
             raise ValueError("checkpoints.keep_best compares evaluations during training: set evaluation.every_steps")
         if self.reference.mode == "none" and self.reference.model is not None:

@@ -59,3 +59,19 @@ class Without(RowView):
     def at(self, index: int) -> Row:
         """The row at the index that it has once the others are gone."""
         return self._rows[index + bisect_right(self._before, index)]
+
+
+class At(RowView):
+    """The rows at some places."""
+
+    def __init__(self, rows: Sequence[Row], places: Sequence[int]) -> None:
+        """Take them in the order of `places`."""
+        self._rows = rows
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def at(self, index: int) -> Row:
+        """The row at one of the places."""
+        return self._rows[self._places[index]]

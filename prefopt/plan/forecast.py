@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -97,8 +98,9 @@ def forecast(
             (True, _outline(config.model, checkpointing=not config.training.gradient_checkpointing)),
         )
     }
-    ways = ("live", "stored") if loss.needs.reference else ("stored",)
-    ways = tuple(way for way in ways if way == "live" or loss.needs.distribution != "both")
+    ways = ["live"] if loss.needs.reference else []
+    if loss.needs.distribution != "both":  # no store holds whole distributions
+        ways.append("stored")
     memory = {way if loss.needs.reference else "none": runs[False].memory(way) for way in ways}
     return Forecast(
         parameters=sum(each.numel() for each in policy.parameters()),
@@ -174,8 +176,7 @@ class _Run:
                 scorer = self._reference
             wanted = None
             if not of_reference and self._loss.needs.distribution is not None:
-                both = self._loss.needs.distribution == "both"
-                wanted = Wanted((self._reference or _twin(self._policy)).logits(part) if both else None)
+                wanted = partial(self._wanted, part)
             try:
                 self._traces[key] = trace(
                     scorer,
@@ -195,6 +196,12 @@ class _Run:
                     f"({type(error).__name__}: {reason}); train it for a step to see what it takes"
                 ) from error
         return self._traces[key]
+
+    def _wanted(self, part: Sequence[Tree]) -> Wanted:
+        if self._loss.needs.distribution == "policy":
+            return Wanted()
+        # The policy with its adapter off has a scratch of its own, as a copy would have.
+        return Wanted((self._reference or Outline(self._policy.model)).logits(part))
 
     def flops(self) -> dict[str, int]:
         """Of one epoch: linear layers go with tokens, attention with pairs of positions, the head with log-probs."""
@@ -267,7 +274,11 @@ class _Run:
             if isinstance(own, nn.Linear) and own is not head and "lora_" not in name
         ]
         numbers = sum(own.weight.numel() for own in inside)
-        return whole - bytes_of(own.weight for own in inside) + round(numbers * _QUANTIZED[model.quantization])
+        return (
+            whole
+            - sum(own.weight.numel() * own.weight.element_size() for own in inside)
+            + round(numbers * _QUANTIZED[model.quantization])
+        )
 
     def _replayed(self, live: bool) -> int:
         """The most that glibc holds while gradients, optimiser state and activations come and go."""
@@ -310,8 +321,3 @@ class _Run:
                 heap.give_back(block)
                 del left[block]
         return list(left)
-
-
-def _twin(policy: Outline) -> Outline:
-    """The same model with a scratch of its own, as a copy would have."""
-    return Outline(policy.model)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from prefopt.engine import attention, head
+from prefopt.engine import attention as engine_attention
+from prefopt.engine import head
 from prefopt.plan.ledger import Ledger
 
 _PRODUCTS: frozenset[Any] = frozenset(
@@ -100,14 +101,16 @@ class Kernels(TorchFunctionMode):
 @contextmanager
 def kernels_of(device: str) -> Iterator[None]:
     """While open, the engine chooses on the meta device as it does on this one."""
-    sizes, triangle = head._CHUNK_ELEMENTS, attention.causal_lower_right
-    enabled = torch.is_autocast_enabled
+    attention: Any = engine_attention
+    library: Any = torch
+    sizes, triangle, enabled = head._CHUNK_ELEMENTS, attention.causal_lower_right, torch.is_autocast_enabled
     sizes["meta"] = sizes[device]
-    attention.causal_lower_right = _Corner  # type: ignore[assignment]
-    torch.is_autocast_enabled = lambda kind=None: kind != "meta" and enabled(kind)  # type: ignore[assignment]
+    attention.causal_lower_right = _Corner
+    # torch knows no autocast on the meta device, not even that it is off.
+    library.is_autocast_enabled = lambda kind=None: kind != "meta" and enabled(kind)
     try:
         yield
     finally:
         del sizes["meta"]
-        attention.causal_lower_right = triangle  # type: ignore[assignment]
-        torch.is_autocast_enabled = enabled  # type: ignore[assignment]
+        attention.causal_lower_right = triangle
+        library.is_autocast_enabled = enabled

@@ -17,7 +17,7 @@ _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While open, every new storage and every matrix product is entered under the part that is being computed.
 
     Attributes:
@@ -36,7 +36,7 @@ class Ledger(TorchDispatchMode):
             known: what exists already and is not counted.
             part: what is computed first.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.part = part
         self.live: Counter[str] = Counter()
         self.peak: Mapping[str, int] = {}
@@ -93,8 +93,8 @@ class Ledger(TorchDispatchMode):
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
     packet = func.overloadpacket
     if packet is _ATTENTION:
-        return int(sdpa_flop_count(*(each.shape for each in args[:3])))
+        return int(sdpa_flop_count(*(each.shape for each in args[:3])))  # type: ignore[no-untyped-call]
     if packet is _ATTENTION_BACKWARD:
-        return int(sdpa_backward_flop_count(*(each.shape for each in args[:4])))
+        return int(sdpa_backward_flop_count(*(each.shape for each in args[:4])))  # type: ignore[no-untyped-call]
     count: Callable[..., int] | None = flop_registry.get(packet)
     return 0 if count is None else int(count(*args, **kwargs, out_val=out))

@@ -51,7 +51,9 @@ def as_data(found: Forecast, flops_per_second: float | None = None) -> dict[str,
     }
     reference = found.flops.get("reference", 0)
     for way in found.memory:
-        data["flops"][way] = round((epoch - reference) * repeats + (reference * repeats if way == "live" else reference))
+        data["flops"][way] = round(
+            (epoch - reference) * repeats + (reference * repeats if way == "live" else reference)
+        )
     if flops_per_second:
         data["seconds"] = {way: round(data["flops"][way] / flops_per_second) for way in found.memory}
     return data

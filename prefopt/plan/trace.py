@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,7 @@ def trace(
     *,
     device: str,
     autocast: torch.dtype | None = None,
-    wanted: Wanted | None = None,
+    wanted: Callable[[], Wanted] | None = None,
     backward: bool = True,
     accumulates: bool = False,
 ) -> Trace:
@@ -60,7 +60,7 @@ def trace(
         layout: the micro-batch, there too.
         device: "cpu" or "cuda": whose kernels to count.
         autocast: precision of the products, None: that of the weights.
-        wanted: what else than log-probs the loss reads.
+        wanted: gives what else than log-probs the loss reads; its arithmetic is not counted.
         backward: False: without gradient, as the reference is scored.
         accumulates: whether gradients of an earlier micro-batch are there already; they are not counted.
     """
@@ -77,12 +77,16 @@ def trace(
 
     hooks = [scorer.model.base_model.register_forward_hook(enter_head)]
     hooks += [
-        each.register_post_accumulate_grad_hook(lambda own: ledger.rename(own.grad, "gradients"))  # type: ignore[arg-type]
+        each.register_post_accumulate_grad_hook(lambda own: ledger.rename(own.grad, "gradients"))  # type: ignore[no-untyped-call]
         for each in trainable
     ]
     try:
         with kernels_of(device), torch.set_grad_enabled(backward), ledger, Kernels(ledger, device, autocast):
-            values = scorer(layout, wanted)
+            ledger.part = "head"
+            other = None if wanted is None else wanted()
+            ledger.flops.clear()
+            ledger.part = "layers"
+            values = scorer(layout, other)
             saved, forward = dict(ledger.live), dict(ledger.flops)
             ledger.flops.clear()
             if backward:
@@ -91,7 +95,7 @@ def trace(
                 ones = torch.ones_like(values)
                 _engine_run_backward((values,), (ones,), False, False, (), allow_unreachable=True, accumulate_grad=True)
                 del ones
-            del values
+            del values, other
         events = list(ledger.events)  # letting go of the gradients below is no part of it
     finally:
         for hook in hooks:

@@ -30,7 +30,7 @@ class Reference:
     def in_words(self) -> str:
         """What is about to be scored, and where the values go."""
         return (
-            f"scoring {self.settings.name} in {self.identity.dtype} (reference {self.identity.digest[:12]}) into "
+            f"scoring {self.settings.name} in {self.identity.precision} (reference {self.identity.digest[:12]}) into "
             f"{self.store.place}"
         )
 

@@ -39,15 +39,17 @@ class StoredReference:
         """Log-probs of every slot of the trees, looked up; every rank reads them all.
 
         Raises:
-            KeyError: a completion is not stored.
-            StoreError: a stored value is damaged.
+            StoreError: a completion is not stored, or a stored value is damaged.
         """
         identity = bytes.fromhex(self._store.identity)
         branches = sorted((slot, key(identity, tree.prompt, own)) for tree in trees for slot, own in tree.branches)
         pieces = []
-        for (_, own_key), found in zip(branches, self._store.read([own for _, own in branches]), strict=True):
+        for found in self._store.read([own for _, own in branches]):
             if found is None:
-                raise KeyError(own_key.hex())
+                raise StoreError(
+                    f"a completion of these rows is not in the log-prob store {self._store.place!r}; rows of a stream are "
+                    "not scored during training: run `prefopt precompute` with the same config first"
+                )
             pieces.append(found)
         values = torch.from_numpy(np.concatenate(pieces))
         return TokenLogps(values.to(self._device, self._dtype), tuple(map(len, pieces)))

@@ -33,8 +33,10 @@ def nearly(cache_dir: str, identity: Identity, name: str) -> str | None:
 def _difference(made_by: dict[str, str], identity: Identity, name: str) -> str | None:
     same_weights = made_by.get("weights") == identity.weights
     if same_weights and made_by.get("adapter") == identity.adapter:
-        if made_by.get("dtype") != identity.dtype:
-            return f"the store holds this model's log-probs in {made_by.get('dtype')}, and {identity.dtype} is wanted"
+        parts = ("dtype", "autocast", "quantization")
+        if any(made_by.get(part) != getattr(identity, part) for part in parts):
+            held = Identity("", "", None, *(made_by.get(part) for part in parts))  # type: ignore[arg-type]
+            return f"the store holds this model's log-probs in {held.precision}, and {identity.precision} is wanted"
         return "the store holds log-probs of the same weights under another config.json"
     if made_by.get("name") == name:
         part = "adapter" if same_weights else "weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import torch
 
 from prefopt.data.row import Row
 from prefopt.data.trees import Tree, grow_rows, prune
+from prefopt.data.views import At
 from prefopt.engine.logps import Scorer
 from prefopt.engine.ranks import ALONE, Ranks
 from prefopt.errors import ModelError, StoreError
@@ -93,22 +95,24 @@ def fill(
     return Filled(rows_scored, rows_reused, num_completions)
 
 
-def look_up(store: Store, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+def look_up(store: Store, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
     """The rows that are stored, and those of which a completion is not; what is stored is read, and so checked.
 
     Raises:
         StoreError: a stored value is damaged.
     """
     identity = bytes.fromhex(store.identity)
-    stored: list[Row] = []
-    missing: list[Row] = []
+    # Places, not rows: these are as many as the run has.
+    stored, missing = array("q"), array("q")
+    place = 0
     for chunk in _chunks(rows, _LOOK_UP_TOKENS):
         keys = [key(identity, row.prompt, own) for row in chunk for own in (*row.completions, *row.mismatched)]
         found = iter(store.read(keys))
         for row in chunk:
             values = [next(found) for _ in (*row.completions, *row.mismatched)]
-            (missing if any(own is None for own in values) else stored).append(row)
-    return stored, missing
+            (missing if any(own is None for own in values) else stored).append(place)
+            place += 1
+    return At(rows, stored), At(rows, missing)
 
 
 class _GrowingShard:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Protocol
 
-import torch
-
 from prefopt.config import TrainingConfig
+from prefopt.data.permutation import Permutation
 from prefopt.data.row import Row
 
 _NUM_TELLING = 64  # rows that stand for all when a run asks whether its data are still the same
@@ -82,10 +81,7 @@ def batches(num_rows: int, batch_size: int, *, steps: int, seed: int, done: int 
     True
     """
     each_epoch = ceil(num_rows / batch_size)
-    order: list[int] = []
     for step in range(done, steps):
         epoch, place = divmod(step, each_epoch)
-        if not order or place == 0:
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            order = torch.randperm(num_rows, generator=generator).tolist()
-        yield order[place * batch_size : (place + 1) * batch_size]
+        order = Permutation(num_rows, seed, epoch)
+        yield [order[index] for index in range(num_rows)[place * batch_size : (place + 1) * batch_size]]

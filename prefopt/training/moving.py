@@ -5,11 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from prefopt.engine.adapted import wrapper_of
+from prefopt.engine.logps import Scorer
 from prefopt.errors import ModelError
 
 
 class MovingReference:
-    """Draws the reference's weights towards the policy's every so many steps."""
+    """Draws the reference's weights towards the policy's every so many steps.
+
+    Attributes:
+        moved: the parameters that change, by name.
+    """
 
     def __init__(self, policy: nn.Module, reference: nn.Module, *, every: int, weight: float) -> None:
         """Pair the parameters.
@@ -29,12 +35,14 @@ class MovingReference:
                 "reference.update_steps draws the reference towards the policy, but reference.model has another "
                 "architecture; leave it out, or name a model of the same one"
             )
-        if weight < 1 and any("lora_" in name for name in own):
+        if weight < 1 and isinstance(policy, Scorer) and wrapper_of(policy.model) is not None:
             raise ModelError(
-                "reference.update_weight below 1 would mix the two factors of a LoRA adapter one by one, which is no "
-                "share of the policy; set it to 1, or train all weights"
+                "reference.update_weight below 1 would mix the factors of an adapter one by one, which is no share of "
+                "the policy; set it to 1, or train all weights"
             )
-        self._pairs = [(other[name], each) for name, each in own.items()]
+        # Frozen weights may be the policy's own: neither moves.
+        self._pairs = [(other[name], each) for name, each in own.items() if other[name] is not each]
+        self.moved = {name: other[name] for name, each in own.items() if other[name] is not each}
         self._every = every
         self._weight = weight
 

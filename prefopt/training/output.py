@@ -24,17 +24,8 @@ LOSS_STATE = "loss_state.safetensors"
 
 # What a run leaves behind, the files of `save_pretrained` included.
 _WRITTEN = (
-    *(
-        CONFIG,
-        METRICS,
-        RUN,
-        LISTING,
-        TRACKER_IDS,
-        LOSS_STATE,
-        "config.json",
-        "generation_config.json",
-        "chat_template.jinja",
-    ),
+    *(CONFIG, METRICS, RUN, LISTING, "rows.*.jsonl", TRACKER_IDS, LOSS_STATE, "evaluation.json"),
+    *("config.json", "generation_config.json", "chat_template.jinja"),
     *("model*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"),
     *("adapter_config.json", "adapter_model.safetensors", "README.md"),
     *("added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),

@@ -51,13 +51,13 @@ class Changing:
 
     Attributes:
         policy: the model in training.
-        reference: one that follows it, or None.
+        followers: the parameters of a reference that follows it, by name; none where it stands still.
         optimizer: over the policy's parameters.
         parts: name -> whatever else has a state.
     """
 
     policy: nn.Module
-    reference: nn.Module | None
+    followers: Mapping[str, Tensor]
     optimizer: Optimizer
     parts: Mapping[str, Stateful]
 
@@ -101,9 +101,7 @@ class Changing:
 
     def _weights(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {name: own for name, own in self.policy.named_parameters() if own.requires_grad}
-        if self.reference is not None:
-            found |= {_REFERENCE + name: own for name, own in self.reference.named_parameters()}
-        return found
+        return found | {_REFERENCE + name: own for name, own in self.followers.items()}
 
 
 def _local(value: Any) -> Any:

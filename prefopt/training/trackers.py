@@ -17,7 +17,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from prefopt.config import RunConfig, TrackingConfig, as_values
 from prefopt.errors import ConfigError
-from prefopt.training.output import TENSORBOARD, TRACKER_IDS, write_json
+from prefopt.training.output import TENSORBOARD, TRACKER_IDS, read_json, write_json
 from prefopt.watcher import Watcher
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefopt.config import ReferenceConfig, TrainingConfig
@@ -88,7 +88,7 @@ class Trainer:
             self._moving = MovingReference(policy, reference, every=moving.update_steps, weight=moving.update_weight)
         self._changing = Changing(
             policy=policy,
-            reference=reference if self._moving is not None and isinstance(reference, nn.Module) else None,
+            followers={} if self._moving is None else self._moving.moved,
             optimizer=self._optimizer,
             parts={"scheduler": self._scheduler, "scaling": self._scaling},
         )
@@ -119,7 +119,7 @@ class Trainer:
 
     def _step(self, number: int, rows: Sequence[Row]) -> dict[str, Any]:
         started = time.perf_counter()
-        learning_rate = self._optimizer.param_groups[0]["lr"]
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])  # a tensor of its own in torchao's
         try:
             result = accumulate(
                 self.policy,

@@ -149,7 +149,7 @@ def test_everything_a_loss_may_declare_is_on_its_page():
         "A report, <https://example.org/report.pdf>, and [arXiv 2401.00001](https://arxiv.org/abs/2401.00001).",
         "- equals [`dpo`](dpo.md) with beta = 1.0, where k = None, on rankings of 2 completions",
         "- `gradient`: it has a \\* kink",
-        "- its authors trained whole models with a learning rate of 5e-7 to 2e-6; small models and adapters take higher",
+        "- its authors trained whole models with a learning rate of 5e-7 to 2e-6; small models and adapters take",
         "- to keep length out of the reward it divides by 2 \\* the length",
         "loss: {name: odd, k: null, mode: sum, other: true}",
         'prefopt.get_loss("odd", k=None, mode="sum", other=True)',

@@ -136,31 +136,36 @@ def _base() -> dict[str, Any]:
     }
 
 
+# What a section or a list begins with where a key inside it is set: all that it requires.
+_BEGUN: dict[str, Any] = {
+    "model.adapter": {"r": 2},
+    "reference.model": {"name": "<ground>/model"},
+    "reference.model.adapter": {"r": 2},
+    "evaluation.policy_endpoint": {"url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0},
+    "evaluation.judge": {"name": "length"},
+    "tracking": {"trackers": ["tensorboard"]},
+    "plugins": [{"path": "<ground>/plugins/hinge.py"}],
+}
+_SHORT = {"model": "name", "judge": "name", "tracking": "trackers", "loss": "name", "train": "source", "plugins": "path"}
+
+
 def _put(values: dict[str, Any], path: tuple[str | int, ...], value: Any) -> None:
     """Set a key, spelling out what stands in short form on the way."""
     place: Any = values
-    for key, following in zip(path, path[1:], strict=False):
+    for depth, (key, following) in enumerate(zip(path, path[1:], strict=False), 1):
         below = place[key] if isinstance(place, list) else place.get(key)
-        if isinstance(following, int) and not isinstance(below, list):
-            below = [{"source": below} if key == "train" else {"name": below} if key == "loss" else {}]
-        elif isinstance(following, int):
-            below = [
-                {"source": part} if key == "train" else {"path": part} if key == "plugins" else part
-                for part in below
-                if isinstance(part, str)
-            ] or below
-        elif not isinstance(below, dict):
-            short = {"model": "name", "judge": "name", "tracking": "trackers"}
-            below = {short[str(key)]: below} if below is not None and key in short else {}
-        if isinstance(place, list):
-            place[int(key)] = below
-        else:
-            place[key] = below
+        if not isinstance(below, dict | list) and below is not None:
+            below = {_SHORT[str(key)]: below}
+        if isinstance(below, list) and key == "tracking":
+            below = {"trackers": below}
+        if below is None:
+            below = copy.deepcopy(_BEGUN.get(".".join(map(str, path[:depth])), {}))
+        if isinstance(following, int):
+            parts = below if isinstance(below, list) else [below]
+            below = [part if isinstance(part, dict) else {_SHORT[str(key)]: part} for part in parts]
+        place[key] = below
         place = below
-    if isinstance(place, list):
-        place[int(path[-1])] = value
-    else:
-        place[path[-1]] = value
+    place[path[-1]] = value
 
 
 def _right(field: Field) -> st.SearchStrategy[Any]:
@@ -219,12 +224,6 @@ def unknown_key(draw: st.DrawFn) -> Case:
     key = draw(st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["lerning_rate", "betta", "a\nb", "\0", "\ud800"])))
     if key in known or key in LOSSES["dpo"].model_fields:
         key += "_"
-    if section in {("tracking",), ("evaluation", "judge")}:
-        _put(values, section, {"tracking": {"trackers": ["tensorboard"]}, "judge": {"name": "length"}}[str(section[-1])])
-    if section == ("plugins", 0):
-        values["plugins"] = [{"path": "<ground>/plugins/hinge.py"}]
-    if section == ("reference", "model"):
-        values["reference"] = {"model": {"name": "<ground>/model"}}
     _put(values, (*section, key), draw(JUNK))
     return Case(values, refused=True, what=f"unknown {section} {key!r}")
 

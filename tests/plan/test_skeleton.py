@@ -14,12 +14,8 @@ def test_parameters_are_those_of_the_loaded_model(model_folder, adapter):
         pytest.importorskip("peft")
     settings = ModelConfig(name=str(model_folder), dtype="bfloat16", adapter=adapter)
     outline, loaded = skeleton(settings), load_model(settings)
-    shapes = {
-        name: (each.shape, each.dtype, each.requires_grad) for name, each in loaded.named_parameters()
-    }
-    assert {
-        name: (each.shape, each.dtype, each.requires_grad) for name, each in outline.named_parameters()
-    } == shapes
+    shapes = {name: (each.shape, each.dtype, each.requires_grad) for name, each in loaded.named_parameters()}
+    assert {name: (each.shape, each.dtype, each.requires_grad) for name, each in outline.named_parameters()} == shapes
     assert all(each.is_meta for each in outline.parameters())
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from prefopt.data.trees import grow_rows
+from prefopt.engine import attention, head
 from prefopt.engine.logps import Scorer
 from prefopt.plan.skeleton import Outline
 from prefopt.plan.trace import trace
@@ -53,7 +54,10 @@ def test_what_the_forward_pass_saves_is_what_autograd_saves(name):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_the_arithmetic_is_what_torch_counts(name):
+def test_the_arithmetic_is_what_torch_counts(name, monkeypatch):
+    # torch's counter cannot see its own triangle being made; a mask with the same places takes the same products.
+    corner = lambda queries, keys: torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)  # noqa: E731
+    monkeypatch.setattr(attention, "causal_lower_right", corner)
     scorer = Scorer(tiny_model(name))
     with FlopCounterMode(display=False, custom_mapping=BY_HAND) as forward:
         values = scorer(scorer.lay_out(trees()))
@@ -86,8 +90,9 @@ def test_checkpointing_keeps_less_and_computes_layers_again():
     one, other = (trace(each, each.lay_out(trees()), device="cpu") for each in (plain, checked))
     assert other.saved["layers"] < one.saved["layers"] / 2
     assert other.peak_bytes < one.peak_bytes
-    layers = one.forward["layers"] + one.forward["attention"]
-    assert sum(other.backward.values()) - sum(one.backward.values()) == layers
+    # Recomputing a layer ends with the last tensor that was saved: its last product (48 x 32) is left out.
+    again = one.forward["layers"] + one.forward["attention"] - 2 * (2 * 48 * 32) * plain.lay_out(trees()).num_tokens
+    assert sum(other.backward.values()) - sum(one.backward.values()) == again
 
 
 def test_autocast_keeps_activations_in_half_the_bytes_and_the_weights_once_more():
@@ -99,8 +104,6 @@ def test_autocast_keeps_activations_in_half_the_bytes_and_the_weights_once_more(
 
 
 def test_nothing_of_the_engine_stays_changed():
-    from prefopt.engine import attention, head
-
     before = attention.causal_lower_right, dict(head._CHUNK_ELEMENTS), torch.is_autocast_enabled
     scorer = outline("llama")
     trace(scorer, scorer.lay_out(trees()), device="cpu", backward=False)

@@ -21,9 +21,10 @@ def test_tokens_are_those_of_the_layouts_of_an_epoch():
     assert found.prompt_tokens == sum(len(row.prompt) for row in rows)
     assert found.scored == sum(own.num_scored for row in rows for own in row.completions)
     assert found.tokens <= found.plain_tokens
-    assert max(scorer.lay_out(part).num_tokens for step in found.replayed for part in step) == scorer.lay_out(
-        found.largest
-    ).num_tokens
+    assert (
+        max(scorer.lay_out(part).num_tokens for step in found.replayed for part in step)
+        == scorer.lay_out(found.largest).num_tokens
+    )
 
 
 def test_a_pair_counts_its_prompt_once():

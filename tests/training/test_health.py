@@ -160,15 +160,16 @@ def test_without_a_reference_the_log_probs_are_held_against_the_first_batch():
         def of(step):
             lengths = {"chosen_length": 20.0, "rejected_length": 20.0}
             logps = {
-                f"{side}_logps": 20 * (-3 + draw.gauss(0, 0.2) - fall * (step > 50)) for side in ("chosen", "rejected")
+                f"{side}_logps": 20 * (-3 + draw.gauss(0, 0.3) - fall * (step > 50)) for side in ("chosen", "rejected")
             }
             return bare | lengths | logps
 
         return of
 
-    assert follow(200, level(0.0))[0] == []
-    assert "fall with the rejected ones" in follow(200, level(2.0))[0][0]
-    told, health = follow(200, level(5.0))
+    for _ in range(30):  # the first batch is now and then half a nat above the others
+        assert follow(40, level(0.0))[0] == []
+    assert "fall with the rejected ones" in follow(200, level(2.5))[0][0]
+    told, health = follow(200, level(6.0))
     assert "lost" in health.diverged
     assert told
 

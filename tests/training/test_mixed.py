@@ -45,7 +45,9 @@ def test_rows_of_every_step_come_from_the_sources_by_their_shares():
     assert variance == pytest.approx(8 * 0.7 * 0.3, rel=4 * (2 / 599) ** 0.5)
 
 
-def test_a_source_gives_each_row_once_before_it_gives_one_again():
+@pytest.mark.parametrize("block", [2**16, 20])
+def test_a_source_gives_each_row_once_before_it_gives_one_again(monkeypatch, block):
+    monkeypatch.setattr("prefopt.training.mixed._BLOCK_DRAWS", block)
     drawn = [row for batch in mixed(200, 30, ends="all", batch_size=7).after(0) for row in batch]
     numbers = [row.number for row in drawn if row.source == "b"]
     assert len(numbers) > 60

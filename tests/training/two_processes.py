@@ -50,14 +50,6 @@ def kept_and_taken_up(mesh, ranks, folder):
     return [curve(steps[10:]), curve(again)]
 
 
-import os
-import time
-
-
-def say(*a):
-    print(time.strftime("%T"), os.environ["RANK"], *a, file=sys.stderr, flush=True)
-
-
 def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -57,7 +57,7 @@ def read_as(pairs: Sequence[Row], loss: Loss) -> list[Row]:
         DataError: the loss can read them in no way.
     """
     kinds = set(loss.needs.rows)
-    rows = list(pairs)
+    rows: Sequence[Row] = list(pairs)
     if not kinds & {"pairs", "labels"}:
         if "rankings" in kinds:
             rows = [replace(row, kind="rankings") for row in rows]
@@ -67,7 +67,7 @@ def read_as(pairs: Sequence[Row], loss: Loss) -> list[Row]:
             raise DataError(f"loss {loss.name} reads {listed(kinds)}, which no pair can be read as")
     if loss.needs.mismatched:
         rows, _ = add_mismatched(rows, max_length=2 * max(_length(row) for row in rows))
-    return rows
+    return list(rows)
 
 
 def _length(row: Row) -> int:
