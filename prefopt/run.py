@@ -19,7 +19,7 @@ from prefopt.data.mixture import TrainSource, parts_of
 from prefopt.engine.loading import load_model, load_tokenizer
 from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.engine.proven import proven
-from prefopt.errors import DivergenceError, NonFiniteLossError, OutputError, StoreError
+from prefopt.errors import ConfigError, DivergenceError, NonFiniteLossError, OutputError, StoreError
 from prefopt.evaluation.during import DuringTraining
 from prefopt.preparation import check_needs, prepare
 from prefopt.reference.cached import CachedReference
@@ -92,6 +92,8 @@ def run(
     source = config.data.train if train is None else train
     check_needs(config, loss, source)
     check_optimizer(config.training)
+    if placement.shards:
+        _check_shards(config)
     tokenizer = load_tokenizer(config.model)
     data = prepare(config, loss, tokenizer, source, listing=output / LISTING if ranks.index == 0 else None)
     for report in data.reports.values():
@@ -146,9 +148,8 @@ def run(
             (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
     def save(folder: Path) -> None:
-        if ranks.index == 0:
-            merge = config.model.adapter is not None and config.model.adapter.merge
-            save_policy(policy.model, tokenizer, folder, merge=merge)
+        merge = config.model.adapter is not None and config.model.adapter.merge
+        save_policy(policy.model, tokenizer, folder, merge=merge, ranks=ranks)
 
     def evaluate(when: str) -> dict[str, Any]:
         return evaluation.whole(when, policy, trainer.state)
@@ -196,6 +197,19 @@ def run(
     ranks.wait()
     watcher.say(f"wrote   {output}")
     return record
+
+
+def _check_shards(config: RunConfig) -> None:
+    """Refuse what needs the whole model in one process."""
+    if config.evaluation.samples:
+        raise ConfigError(
+            "evaluation.samples needs the whole model in each process, and this run holds it in shards; set it to 0, "
+            "and sample with `prefopt evaluate` afterwards"
+        )
+    if config.model.adapter is not None and config.model.adapter.merge:
+        raise ConfigError(
+            "model.adapter.merge needs the whole model in one process, and this run holds it in shards; set it to false"
+        )
 
 
 def _unread(config: RunConfig, loss: Objective) -> list[str]:

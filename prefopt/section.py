@@ -24,6 +24,7 @@ _WANTED = {
     "model_type": "must be a mapping of keys to values",
     "string_too_short": "must not be empty",
     "string_type": "must be text",
+    "string_unicode": "must be valid Unicode",
     "too_short": "must not be empty",
     "tuple_type": "must be a list",
 }
@@ -47,6 +48,8 @@ def explain(error: pydantic.ValidationError, root: type[Section]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
+    if not first["loc"]:
+        return f"a key that is not valid Unicode; known here: {', '.join(sorted(root.model_fields))}"
     # Pydantic names the member of a union as if it were a key.
     loc = [key for key in first["loc"] if key == "model" or not str(key).startswith(("constrained-", "function-"))]
     path = ".".join(map(str, loc))

@@ -12,7 +12,15 @@ from prefopt.errors import ConfigError, nearest
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, with 1e-6 read as the number it is and a key given twice refused."""
+    """Safe YAML, with 1e-6 read as the number it is; a key given twice and half a character are refused."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        text = super().construct_scalar(node)
+        if isinstance(text, str) and not text.isascii() and re.search("[\ud800-\udfff]", text):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{text!r} is not valid Unicode: half of a surrogate pair", node.start_mark
+            )
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)

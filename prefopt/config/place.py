@@ -6,6 +6,14 @@ import os
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-Place = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("no_place", "must not hold a NUL, which no path can")
+    return os.path.expanduser(text)
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 """Not empty; `~` stands for the home folder."""

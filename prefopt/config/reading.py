@@ -116,7 +116,7 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _index(place: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(place):
+    if not (key.isascii() and key.isdigit()) or int(key) >= len(place):
         raise ConfigError(f"override {override!r}: {key!r} is no position in a list of {len(place)}")
     return int(key)
 

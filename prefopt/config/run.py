@@ -56,6 +56,9 @@ class RunConfig(Section):
             for key in ("every_steps", "samples"):
                 if getattr(evaluation, key):
                     raise ValueError(f"evaluation.{key} needs held-out rows: set data.evaluation")
+        reference = self.reference.model
+        if reference is not None and reference.adapter is not None and reference.adapter.merge:
+            raise ValueError("reference.model.adapter.merge has no effect: a reference is never saved; remove it")
         if self.model.quantization is not None and self.model.adapter is None:
             raise ValueError(
                 "model.quantization holds weights in too few bits to train them; set model.adapter (one saved before: "

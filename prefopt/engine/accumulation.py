@@ -122,6 +122,8 @@ def accumulate(
 
         if moving:
             passes.run(scorer.cut(moving, budget, ranks), along_slopes)
+        else:
+            _without_slope(policy)
 
     with torch.no_grad():
         batch = assembly.batch(policies, references, loss, state)
@@ -237,6 +239,13 @@ def _moved(slope: Tensor, logps: TokenLogps) -> set[int]:
     """The slots whose log-probs the loss depends on."""
     sizes = slope.abs() if slope.dim() == 1 else slope.abs().sum(1)
     return set(TokenLogps(sizes, logps.lengths).sums.nonzero()[:, 0].tolist())
+
+
+def _without_slope(policy: nn.Module) -> None:
+    """The gradient is zero, not absent: an optimiser's averages go on as they do for any other loss."""
+    for parameter in policy.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _check_normalisers(loss: Objective, known: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 NAME = "default"
@@ -117,7 +118,12 @@ def adapter_weights(model: PreTrainedModel) -> tuple[dict[str, Tensor], Any]:
     )
     settings = copy.deepcopy(wrapped.peft_config[NAME])
     settings.inference_mode = True
-    return {name: own.detach().clone().contiguous() for name, own in weights.items()}, settings
+    return {name: _full(own.detach()).clone().contiguous() for name, own in weights.items()}, settings
+
+
+def _full(own: Tensor) -> Tensor:
+    """The whole of a weight that is held in shards; all processes ask for it."""
+    return own.full_tensor() if isinstance(own, DTensor) else own
 
 
 def active(module: nn.Module) -> nn.Module:

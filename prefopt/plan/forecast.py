@@ -25,6 +25,7 @@ from prefopt.plan.state import state_sizes, step_bytes
 from prefopt.plan.trace import Trace, trace
 from prefopt.plan.workload import Workload, seen_pairs, workload
 from prefopt.preparation import check_needs, prepare
+from prefopt.reference.live import Kind, kind_of
 from prefopt.training.memory import peak_process_bytes
 from prefopt.weighted import Objective
 
@@ -90,9 +91,10 @@ def forecast(
     policy = _outline(config.model, checkpointing=config.training.gradient_checkpointing)
     ranks = Ranks(0, processes)
     work = workload(data.train, loss, config.training, policy, ranks)
-    other = _other_reference(config, loss)
+    kind = kind_of(config) if loss.needs.reference else None
+    other = _second_model(config, kind)
     runs = {
-        switched: _Run(config, loss, policy_of, other, work, place, held, processes, sharding)
+        switched: _Run(config, loss, policy_of, kind, other, work, place, held, processes, sharding)
         for switched, policy_of in (
             (False, policy),
             (True, _outline(config.model, checkpointing=not config.training.gradient_checkpointing)),
@@ -122,19 +124,12 @@ def _outline(model: ModelConfig, *, checkpointing: bool = False) -> Outline:
     return Outline(made)
 
 
-def _other_reference(config: RunConfig, loss: Objective) -> Outline | None:
-    """The second model of a live reference; None where the policy's own weights, adapter off, are the reference."""
-    own, reference = config.model, config.reference
-    if not loss.needs.reference:
-        return None
-    if reference.model is None:
-        if own.adapter is not None and reference.update_steps is None and own.adapter.path is None:
-            return None
-        return _outline(own).requires_grad_(False)
-    base = own.model_copy(update={"adapter": None})
-    if own.adapter is not None and reference.model == base and reference.update_steps is None:
-        return None
-    return _outline(reference.model).requires_grad_(False)
+def _second_model(config: RunConfig, kind: Kind | None) -> Outline | None:
+    """The model of a live reference, where it is not in the policy's own weights."""
+    if kind is Kind.MODEL:
+        assert config.reference.model is not None
+        return _outline(config.reference.model).requires_grad_(False)
+    return _outline(config.model).requires_grad_(False) if kind is Kind.INITIAL_POLICY else None
 
 
 class _Run:
@@ -145,6 +140,7 @@ class _Run:
         config: RunConfig,
         loss: Objective,
         policy: Outline,
+        kind: Kind | None,
         reference: Outline | None,
         work: Workload,
         device: Device,
@@ -155,6 +151,7 @@ class _Run:
         self._config = config
         self._loss = loss
         self._policy = policy
+        self._kind = kind
         self._reference = reference
         self._work = work
         self._device: Device = device
@@ -235,7 +232,7 @@ class _Run:
         state = sum(sum(state_sizes(training.optimizer, each)) for each in self._trainable)
         found = self._trace(largest, backward=True, accumulates=several)
         live = way == "live" and self._loss.needs.reference
-        reference = self._weights(self._reference, self._config.reference.model or self._config.model) if live else 0
+        reference = self._reference_bytes() if live else 0
         parts = {
             "weights": weights // self._shards,
             "gradients": gradients // self._shards,
@@ -260,6 +257,11 @@ class _Run:
             parts["process"] = self._held
             parts["holes"] = max(0, self._replayed(live) - (sum(parts.values()) - fixed - self._held))
         return {name: size for name, size in parts.items() if size}
+
+    def _reference_bytes(self) -> int:
+        if self._kind is Kind.INITIAL_ADAPTER:
+            return bytes_of(self._trainable)
+        return self._weights(self._reference, self._config.reference.model or self._config.model)
 
     def _weights(self, scorer: Scorer | None, model: ModelConfig) -> int:
         if scorer is None:

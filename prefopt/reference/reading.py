@@ -47,8 +47,8 @@ class StoredReference:
         for found in self._store.read([own for _, own in branches]):
             if found is None:
                 raise StoreError(
-                    f"a completion of these rows is not in the log-prob store {self._store.place!r}; rows of a stream are "
-                    "not scored during training: run `prefopt precompute` with the same config first"
+                    f"a completion of these rows is not in the log-prob store {self._store.place!r}; rows of a stream "
+                    "are not scored during training: run `prefopt precompute` with the same config first"
                 )
             pieces.append(found)
         values = torch.from_numpy(np.concatenate(pieces))

@@ -43,12 +43,15 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
     Raises:
         ConfigError: the folder is not free.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"output_dir {str(folder)!r} is a file; it must be a folder")
-    if not any(folder.iterdir()):
-        return
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            where = "is a file" if there == folder else f"lies below {str(there)!r}, which is a file"
+            raise ConfigError(f"output_dir {str(folder)!r} {where}; it must be a folder")
+        if there != folder or not any(folder.iterdir()):
+            return
+    except OSError as error:  # a name too long, or a folder that may not be read
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be used: {error.strerror or error}") from error
     if not overwrite:
         raise ConfigError(
             f"output_dir {str(folder)!r} is not empty; choose another one, or pass --overwrite to replace the run in it"

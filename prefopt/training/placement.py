@@ -26,6 +26,7 @@ class Placement:
     Attributes:
         ranks: the processes.
         device: where this one computes.
+        shards: whether each process holds a part of every model.
     """
 
     def __init__(self) -> None:
@@ -49,10 +50,10 @@ class Placement:
                 f"the run was started for {asked}, which accelerate does not give on {self.device.type} with "
                 f"{self.ranks.count} process(es); start it on several GPUs, or without {asked}"
             )
-        self._shards = kind == DistributedType.FSDP
-        if self._shards and not self._accelerator.is_fsdp2:
+        self.shards = kind == DistributedType.FSDP
+        if self.shards and not self._accelerator.is_fsdp2:
             raise ConfigError("the run was started for FSDP 1; this version takes FSDP2: set fsdp_version to 2")
-        if not self._shards and kind not in (DistributedType.NO, *_DDP):
+        if not self.shards and kind not in (DistributedType.NO, *_DDP):
             raise ConfigError(f"the run was started for {kind.value}; this version takes DDP and FSDP2")
 
     def spread(self, policy: Scorer, optimizer: Optimizer) -> nn.Module:
@@ -72,7 +73,7 @@ class Placement:
     def place(self, reference: Scorer) -> Scorer:
         """A model that is only read, where this run computes."""
         reference = reference.requires_grad_(False).to(self.device)
-        if self._shards:
+        if self.shards:
             reference._no_split_modules = reference.model._no_split_modules  # type: ignore[assignment]
             fsdp2_prepare_model(self._accelerator, reference)
         return reference

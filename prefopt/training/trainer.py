@@ -18,6 +18,7 @@ from prefopt.engine.logps import LogpSource, Scorer
 from prefopt.errors import NonFiniteLossError
 from prefopt.training.batches import Batches, ShuffledBatches
 from prefopt.training.costs import step_costs
+from prefopt.training.loss_error import loss_error
 from prefopt.training.measures import step_measures
 from prefopt.training.moving import MovingReference
 from prefopt.training.optimization import build_optimizer, build_scheduler
@@ -149,9 +150,11 @@ class Trainer:
         if self._moving is not None:
             self._moving.after_step(number)
         before, self.state = self.state, result.output.state or self.state
+        error = loss_error(result)
         return {
             "step": number,
             "loss": result.loss,
+            **({} if error is None else {"loss_error": error}),
             **({"grad_norm": float(norm)} if torch.isfinite(norm) else {}),
             **step_measures(self._loss, result, before),
             **self._scaling.measures(),

@@ -278,3 +278,11 @@ def test_a_normaliser_that_reads_log_probs_is_refused():
 
     with pytest.raises(PluginError, match="the normaliser of term 'main' depends on log-probs"):
         gradient(tiny_model("llama"), None, Wrong(), random_rows("pairs", 4), tokens_per_microbatch=10**6)
+
+
+def test_a_gradient_that_vanishes_is_zero_and_not_absent():
+    policy = Scorer(tiny_model("llama"))
+    rows = random_rows("labels", 4)
+    beyond = prefopt.get_loss("kto", beta=1e6)  # every sigmoid is at its end
+    accumulate(policy, Scorer(tiny_model("llama", seed=1)), beyond, rows, tokens_per_microbatch=30)
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in policy.parameters())

@@ -252,14 +252,14 @@ _BAD_LOSSES: list[Any] = [
     "dpoo", "DPO", "", " dpo", "dpo\n", "ppo", [], {}, [[]], [None], 7, True, {"beta": 0.1}, {"name": None}, {"name": ["dpo"]},
     ["dpo", "kto"], ["dpo", "dpoo"], [{"name": "dpo", "weight": 0}], [{"name": "dpo", "weight": -1}, "sft"],
     [{"name": "dpo", "weight": "1"}], {"name": "dpo", "weight": float("nan")}, {"dpo": {"beta": 0.1}}, "\0", "\ud800",
-    "kto", "pl_dpo", ["sft", "kto"],
+    "pl_dpo", ["sft", "kto"], {"name": "dpo", "\ud800": 1},
 ]  # fmt: skip
 _BAD_ADAPTERS: list[Any] = [
     {"r": 0}, {"r": -1}, {"r": "x"}, {"r": 2, "target_modules": ["nope"]}, {"r": 2, "target_modules": 7},
-    {"peft_type": "nonsense"}, {"peft_type": 3}, {"peft_type": None}, {"rr": 2}, {"r": 2, "task_type": "TOKEN_CLS"},
+    {"peft_type": "nonsense"}, {"peft_type": 3}, {"peft_type": None}, {"rr": 2},
     {"path": "<ground>/a_folder"}, {"path": "<ground>/missing"}, {"path": "<ground>/a_file"}, {"path": "<ground>/model"},
     {"r": 2, "path": "<ground>/model"}, {1: 2}, {"r": 2, "lora_dropout": "much"}, {"r": 2, "lora_dropout": 7.5},
-    {"r": 2, "modules_to_save": ["nope"]}, {"r": True}, {"r": 1e9}, {"peft_type": "prompt_tuning", "num_virtual_tokens": 3},
+    {"r": True}, {"r": 1e9}, {"peft_type": "prompt_tuning", "num_virtual_tokens": 3},
     {"r": 2, "init_lora_weights": "nonsense"}, {"r": 2, "bias": "some"}, {"r": 2, "layers_to_transform": [99]},
     {"r": [2]}, {"r": 2, "rank_pattern": 3},
 ]  # fmt: skip
@@ -308,7 +308,7 @@ _OVERRIDES = [
     "loss.beta=x", "loss.0.beta=-1", "loss.7.name=dpo", "loss.-1.name=dpo", "loss.name.x=1", "model.name.x.y=1",
     "training.learning_rate=nan", "training.learning_rate=.inf", "training.max_grad_norm=0", "data=7", "training=null",
     "data.train.0=x", "training.batch_size=&a [*a]", "loss=!!python/object:os.system {}", "training.seed=0x1ffffffff",
-    "output_dir=", "model=", "training.batch_size=1:30", "training.batch_size=1_0x", "loss=[dpo, kto]", "=training.seed=1",
+    "output_dir=", "model=", "training.batch_size=1_0x", "loss=[dpo, kto]", "=training.seed=1",
     "training.batch_size=\0", "training.batch_size=\t", "plugins=7", "plugins.0=x", "plugins={}", "lossy=1", "-x=1",
     "training.batch_size=\ud800", "training.\u202eseed=1", "training.seed=1 # one\n2", "training.batch_size==4",
     "loss.0.x=1", "loss.²=1", "data.train.²=x",

@@ -53,7 +53,7 @@ def sections(annotation) -> list[type[Section]]:
 
 
 def plain(part) -> bool:
-    return isinstance(part, type) and part not in (NoneType, tuple, Ellipsis) and not sections(part)
+    return part not in (NoneType, Ellipsis) and not sections(part)
 
 
 KEYS = keys(RunConfig)

@@ -54,7 +54,7 @@ def test_17_a_run_reports_the_exact_mean_over_its_held_out_rows(train, model_fol
         training={"tokens_per_microbatch": 44},
     )
     rows, _ = load_rows(weighted, AutoTokenizer.from_pretrained(model_folder), max_length=64)
-    held_out = [row for row in rows if row.number in found.record["data"]["held_out"]]
+    held_out = [row for row in rows if row.name in found.record["data"]["held_out"]]
     assert len(held_out) == 7
     reference = AutoModelForCausalLM.from_pretrained(other_model)
     for when, folder in (("before", model_folder), ("after", found.folder)):

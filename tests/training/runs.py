@@ -8,6 +8,7 @@ import torch
 
 import prefopt
 from prefopt.config import AdapterConfig, TrainingConfig
+from prefopt.engine.adapted import base_of
 from prefopt.engine.adapters import Adapter
 from prefopt.engine.logps import Scorer
 from prefopt.training.trainer import Trainer
@@ -32,6 +33,7 @@ def case_trainer(loss, dtype, weights, wrap=None):
     policy, reference = (tiny_model("llama", seed=seed, dtype=getattr(torch, dtype)) for seed in (0, 1))
     if weights == "lora":
         Adapter(AdapterConfig(**_LORA)).attach(policy, seed=0)
+        reference = base_of(policy)  # the same weights in memory, while one process holds them all
     policy = Scorer(policy)
     training = TRAINING | {"max_steps": 20, "optimizer": "adamw", "batch_size": 5, "scheduler": "cosine"}
     return Trainer(

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import prefopt
 from prefopt.config import load_config
 from prefopt.run import run
+from prefopt.training.saving import save_policy
+from tests.data.tokenizers import tokenizer
 from tests.training.runs import CASES, case_trainer, curve, metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +74,19 @@ def test_the_curve_of_two_processes_is_that_of_one(two_processes, case):
     for found in two_processes:
         for how in ("ddp", "fsdp2"):
             torch.testing.assert_close(torch.tensor(found[" ".join((how, *case))]), alone, **close)
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_what_is_saved_is_the_model_of_one_process(two_processes, folder, how, weights):
+    trainer = case_trainer("dpo", "float64", weights)
+    metrics_of(trainer)
+    save_policy(trainer.policy.model, tokenizer("without_bos", "chatml"), folder / f"alone {weights}")
+    name = "adapter_model.safetensors" if weights == "lora" else "model.safetensors"
+    alone, together = (load_file(folder / f"{which} {weights}" / name) for which in ("alone", how))
+    assert set(alone) == set(together)
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-7, atol=1e-9)
 
 
 def test_shards_are_kept_and_taken_up_bit_for_bit(two_processes, folder):

@@ -16,9 +16,11 @@ from torch.distributed.fsdp import fully_shard
 
 import prefopt
 from prefopt.config import CheckpointsConfig, load_config
-from prefopt.engine.ranks import Ranks
+from prefopt.engine.ranks import Ranks, unwrapped
 from prefopt.run import run
 from prefopt.training.checkpoints import Checkpoints, read_snapshot
+from prefopt.training.saving import save_policy
+from tests.data.tokenizers import tokenizer
 from tests.training.runs import CASES, case_trainer, curve, metrics_of
 
 
@@ -57,10 +59,14 @@ def main():
     # One for all: a process group that is collected on one rank closes connections that the other may still use.
     mesh = init_device_mesh("cpu", (2,))
     folder = Path(sys.argv[2])
+    words = tokenizer("without_bos", "chatml")
     found = {}
     for how, wrap in (("ddp", None), ("fsdp2", sharded(mesh))):
         for case in CASES:
-            found[" ".join((how, *case))] = curve(metrics_of(case_trainer(*case, wrap=wrap)))
+            trainer = case_trainer(*case, wrap=wrap)
+            found[" ".join((how, *case))] = curve(metrics_of(trainer))
+            if case[:2] == ("dpo", "float64"):
+                save_policy(unwrapped(trainer.policy).model, words, folder / f"{how} {case[2]}", ranks=ranks)
     found["resumed"] = kept_and_taken_up(mesh, ranks, folder)
     config = load_config(sys.argv[3])
     record = run(config, prefopt.get_loss("dpo"))
