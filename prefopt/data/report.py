@@ -167,7 +167,7 @@ class Tally:
     def _list(self, number: int, what: str, **reason: str) -> None:
         if self._listing is not None:
             line = {"source": self._source, "row": number, "what": what, **reason}
-            self._listing.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._listing.write(json.dumps(line) + "\n")
 
 
 def _listed(numbers: Sequence[int], what: str, num_more: int = 0) -> str:

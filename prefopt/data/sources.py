@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -145,8 +146,11 @@ def _table(source: Source, *, streaming: bool = False) -> tuple[_Table, slice]:
 
 def _open_sliced(source: str, *, streaming: bool = False) -> tuple[_Table, slice]:
     match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", source)
-    if match is None or Path(source).exists():
-        return _open(source, streaming=streaming), slice(None)
+    try:
+        if match is None or Path(source).exists():
+            return _open(source, streaming=streaming), slice(None)
+    except OSError as error:  # a name too long, or a folder that may not be read
+        raise DataError(f"{source!r} cannot be read: {error.strerror or error}") from error
     bounds = re.fullmatch(r"(-?\d+)?:(-?\d+)?", match[2].replace(" ", ""))
     if bounds is None:
         raise DataError(f"{source!r} ends in [{match[2]}], which is no slice; write [a:b], [:b] or [a:]")
@@ -347,8 +351,8 @@ def _json(path: Path) -> _Table:
     if not text.lstrip().startswith(b"["):
         return _JsonLines(path)  # many a .json file is JSON lines by another name
     try:
-        rows = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        rows = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{str(path)!r} is not JSON: {error}") from error
     return _Listed([_mapping(row) for row in rows])
 
@@ -382,7 +386,7 @@ def _parse(line: bytes) -> RawRow:
     if not line:
         return "is a blank line"
     try:
-        return _mapping(json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant))
+        return _mapping(json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_once))
     except UnicodeDecodeError:
         return "is not UTF-8"
     except json.JSONDecodeError as error:
@@ -391,6 +395,14 @@ def _parse(line: bytes) -> RawRow:
         return f"is not JSON: {error}"
     except RecursionError:
         return "is not JSON that can be read: it is nested too deeply"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):  # JSON takes the last one without a word
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} is given twice")
+    return values
 
 
 def _refuse_constant(name: str) -> float:

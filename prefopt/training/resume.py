@@ -14,7 +14,7 @@ from prefopt.yaml_file import read_yaml
 
 # What changes no number of the steps that are still to come, or is the reason for going on. Everything else would make
 # the second half of a run one that no run from the beginning could repeat.
-_MAY_CHANGE = ("training.tokens_per_microbatch", "training.max_steps", "training.epochs", "tracking", "checkpoints")
+MAY_CHANGE = ("training.tokens_per_microbatch", "training.max_steps", "training.epochs", "tracking", "checkpoints")
 _SAME_PLACE = "output_dir"
 
 
@@ -32,14 +32,14 @@ def find_checkpoint(config: RunConfig) -> Path | None:
     if changed:
         shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise ConfigError(
-            f"--resume: the run in {str(output)!r} has other settings: {shown}; only {', '.join(_MAY_CHANGE)} may "
+            f"--resume: the run in {str(output)!r} has other settings: {shown}; only {', '.join(MAY_CHANGE)} may "
             "change; set them back, or choose another output_dir"
         )
     return latest(output / CHECKPOINTS)
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    if path == _SAME_PLACE or path in _MAY_CHANGE:
+    if path == _SAME_PLACE or path in MAY_CHANGE:
         return
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):

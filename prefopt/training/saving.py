@@ -54,8 +54,8 @@ def save_policy(
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise OutputError(
-            f"the model cannot be written into {str(folder)!r} ({reason}); make room, and go on from the last checkpoint "
-            "with --resume"
+            f"the model cannot be written into {str(folder)!r} ({reason}); make room, and go on from the last "
+            "checkpoint with --resume"
         ) from error
 
 

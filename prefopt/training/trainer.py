@@ -150,11 +150,11 @@ class Trainer:
         if self._moving is not None:
             self._moving.after_step(number)
         before, self.state = self.state, result.output.state or self.state
-        error = loss_error(result)
+        spread = loss_error(result)
         return {
             "step": number,
             "loss": result.loss,
-            **({} if error is None else {"loss_error": error}),
+            **({} if spread is None else {"loss_error": spread}),
             **({"grad_norm": float(norm)} if torch.isfinite(norm) else {}),
             **step_measures(self._loss, result, before),
             **self._scaling.measures(),

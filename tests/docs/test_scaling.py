@@ -38,10 +38,10 @@ ROWS = [
 def planned(folder, shape, overrides, processes):
     place = folder / shape
     words = tokenizer("without_bos", "chatml")
-    LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, architectures=["LlamaForCausalLM"]).save_pretrained(
-        place
-    )
-    words.save_pretrained(place)
+    for one in (place, folder / "other"):
+        shaped = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192, architectures=["LlamaForCausalLM"])
+        shaped.save_pretrained(one)
+        words.save_pretrained(one)
     draw = random.Random(0)
 
     def ids():
