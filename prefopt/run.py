@@ -14,6 +14,7 @@ import torch
 
 import prefopt
 from prefopt.advice import advice
+from prefopt.advice.effects import effects_advice
 from prefopt.config import RunConfig, to_yaml
 from prefopt.data.mixture import TrainSource, parts_of
 from prefopt.engine.loading import load_model, load_tokenizer
@@ -38,6 +39,7 @@ from prefopt.training.output import (
     read_json,
     save_state,
     write_json,
+    write_text,
 )
 from prefopt.training.placement import Placement
 from prefopt.training.resume import find_checkpoint
@@ -99,12 +101,13 @@ def run(
     for report in data.reports.values():
         for line in report.lines():
             watcher.say(line)
-    advised = advice(config, loss, data)
-    for note in [*data.notes, *_unread(config, loss), *advised]:
+    num_steps, num_held_out = data.batches.num_steps, len(data.evaluation)
+    advised = [*effects_advice(config, loss, num_steps, num_held_out), *advice(config, loss, data)]
+    for note in [*data.notes, *advised]:
         watcher.say(note)
 
-    if finished is not None and finished["num_steps"] == data.batches.num_steps:
-        watcher.say(f"the run in {output} is complete: all {data.batches.num_steps} steps are taken")
+    if finished is not None and finished["num_steps"] == num_steps:
+        watcher.say(f"the run in {output} is complete: all {num_steps} steps are taken")
         return finished
     if finished is not None and checkpoint is None:
         raise OutputError(
@@ -132,20 +135,18 @@ def run(
         used |= found
     trainer = Trainer(policy, reference, loss, data.batches, config.training, moving=config.reference)
     evaluation = DuringTraining(config, loss, data.evaluation, tokenizer, watcher, ranks)
-    for note in _without_effect(config, trainer.num_steps, len(data.evaluation)):
-        watcher.say(note)
 
     keeper = Keeper(config, loss, trainer, trackers, {"data": data.batches.identity, "model": identity}, watcher)
     if ranks.index == 0 and checkpoint is None:
         clear(output)
-        (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        write_text(output / CONFIG, to_yaml(config))
     evaluation.score_reference(reference)
     if checkpoint is None:
         keeper.begin(evaluation.before(policy, is_reference=reference is not None and config.reference.model is None))
     else:
         keeper.go_on(checkpoint)
         if ranks.index == 0:
-            (output / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+            write_text(output / CONFIG, to_yaml(config))
 
     def save(folder: Path) -> None:
         merge = config.model.adapter is not None and config.model.adapter.merge
@@ -210,50 +211,6 @@ def _check_shards(config: RunConfig) -> None:
         raise ConfigError(
             "model.adapter.merge needs the whole model in one process, and this run holds it in shards; set it to false"
         )
-
-
-def _unread(config: RunConfig, loss: Objective) -> list[str]:
-    """Settings of a reference that the loss does not read, a sentence each."""
-    if loss.needs.reference:
-        return []
-    told = {
-        "reference.model is not loaded": config.reference.model is not None,
-        "reference.update_steps has no effect": config.reference.update_steps is not None,
-        "the store is not used": config.reference.mode == "cached",
-    }
-    return [f"loss {loss.name} reads no reference: {what}" for what, is_so in told.items() if is_so]
-
-
-def _without_effect(config: RunConfig, num_steps: int, num_held_out: int) -> list[str]:
-    """Settings that reach beyond the run they are in, a sentence each."""
-    training, evaluation = config.training, config.evaluation
-    notes = []
-    if config.model.dtype in ("bfloat16", "float16") and config.model.adapter is None:
-        notes.append(
-            f"model.dtype = {config.model.dtype}: weights are updated and gradients of micro-batches added in "
-            "that precision too, where what is below about a thousandth of a value is lost; small learning rates need "
-            "float32"
-        )
-    if training.warmup_steps >= num_steps:
-        notes.append(
-            f"training.warmup_steps = {training.warmup_steps}, but the run takes {num_steps} steps: the learning rate "
-            "never reaches its peak"
-        )
-    every = config.reference.update_steps
-    if every is not None and every >= num_steps:
-        notes.append(
-            f"reference.update_steps = {every}, but the run takes {num_steps} steps: the reference stays as it is"
-        )
-    if every is not None and num_held_out:
-        notes.append(
-            "the reference moves (reference.update_steps); held-out rows are held against the one the run begins with, "
-            "steps against the one of their time"
-        )
-    if evaluation.every_steps is not None and evaluation.every_steps >= num_steps:
-        notes.append(f"evaluation.every_steps = {evaluation.every_steps}, but the run takes {num_steps} steps")
-    if evaluation.samples > num_held_out:
-        notes.append(f"evaluation.samples = {evaluation.samples}, but only {num_held_out} rows are held out")
-    return notes
 
 
 def _inputs(config: RunConfig) -> list[str]:

@@ -12,11 +12,14 @@ from prefopt.errors import ConfigError, nearest
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, with 1e-6 read as the number it is; a key given twice and half a character are refused."""
+    """Safe YAML, with 1e-6 read as the number it is.
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    A key given twice, half a character, and whole numbers that no counter holds are refused.
+    """
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text = super().construct_scalar(node)
-        if isinstance(text, str) and not text.isascii() and re.search("[\ud800-\udfff]", text):
+        if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise yaml.constructor.ConstructorError(
                 None, None, f"{text!r} is not valid Unicode: half of a surrogate pair", node.start_mark
             )
@@ -32,7 +35,16 @@ class _Loader(yaml.SafeLoader):
             seen.append(key)
         return super().construct_mapping(node, deep)
 
+    def construct_counted(self, node: yaml.ScalarNode) -> int:
+        number = int(self.construct_yaml_int(node))
+        if abs(number) >= 2**63:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a whole number of {len(str(abs(number)))} digits; none goes beyond 2**63", node.start_mark
+            )
+        return number
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_counted)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )

@@ -3,7 +3,7 @@
 import pytest
 
 import prefopt
-from prefopt.errors import nearest, unknown_name
+from prefopt.errors import in_one_line, nearest, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,8 @@ def test_unknown_name_suggests_nothing_where_nothing_is_near():
 def test_nearest_is_none_where_nothing_is_near():
     assert nearest("zzz", ["dpo"]) is None
     assert nearest("simop", ["simpo", "ipo"]) == "simpo"
+
+
+def test_a_message_is_one_line_of_characters_that_show():
+    told = in_one_line("key 'a\nerror: b\x1b[31m\ud800\u202e' é中")
+    assert told == r"key 'a\nerror: b\x1b[31m\ud800\u202e' é中"

@@ -105,8 +105,8 @@ def test_updates_that_never_come_are_told(model_folder, pair_rows, tmp_path):
         assert any(words in line for line in listener.lines)
 
 
-def test_a_run_is_one_process(model_folder, pair_rows, tmp_path, monkeypatch):
+def test_processes_that_did_not_find_each_other_are_refused(model_folder, pair_rows, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="started with 2 processes, but it runs in one"):
+    with pytest.raises(ConfigError, match="started with 2 processes, but 1 share a process group"):
         run(settings(model_folder, tmp_path), prefopt.get_loss("kto"), train=pair_rows)
     assert not (tmp_path / "out").exists()

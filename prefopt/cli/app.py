@@ -40,10 +40,13 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except PrefoptError as error:
+    except (PrefoptError, OSError) as error:
+        # What a disk or a network does to a file is the user's to mend, wherever it is met.
+        said = in_one_line(str(error))
+        if isinstance(error, OSError) and error.filename is not None:
+            said = in_one_line(f"{str(error.filename)!r}: {error.strerror}")
         # Of several processes each would say the same; what only one of them met is marked as its own.
         rank = int(os.environ.get("RANK", "0"))
-        said = in_one_line(str(error))
         print(f"error: {said}" if rank == 0 else f"error in process {rank}: {said}", file=sys.stderr)
         sys.exit(1)
 

@@ -151,7 +151,7 @@ def _open_sliced(source: str, *, streaming: bool = False) -> tuple[_Table, slice
             return _open(source, streaming=streaming), slice(None)
     except OSError as error:  # a name too long, or a folder that may not be read
         raise DataError(f"{source!r} cannot be read: {error.strerror or error}") from error
-    bounds = re.fullmatch(r"(-?\d+)?:(-?\d+)?", match[2].replace(" ", ""))
+    bounds = re.fullmatch(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?", match[2].replace(" ", ""))
     if bounds is None:
         raise DataError(f"{source!r} ends in [{match[2]}], which is no slice; write [a:b], [:b] or [a:]")
     start, stop = (int(bound) if bound else None for bound in bounds.groups())

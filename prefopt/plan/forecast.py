@@ -216,9 +216,11 @@ class _Run:
             return round(sum(count * shares.get(part, shares["layers"]) for part, count in counts.items()))
 
         found = self._trace(largest, backward=True)
-        parts = {"forward": scaled(found.forward), "backward": scaled(found.backward)}
-        if self._loss.needs.coupled and work.microbatches > work.steps:
-            parts["forward"] *= 2  # the first of two passes
+        passes = (work.trained_tokens + work.looked_tokens) / work.tokens
+        parts = {
+            "forward": round(scaled(found.forward) * passes),
+            "backward": round(scaled(found.backward) * work.trained_tokens / work.tokens),
+        }
         if self._loss.needs.reference:
             parts["reference"] = scaled(self._trace(largest, backward=False, of_reference=True).forward)
         return parts
@@ -226,7 +228,8 @@ class _Run:
     def memory(self, way: str) -> dict[str, int]:
         """Bytes of one process by part, at the fullest moment."""
         training, largest = self._config.training, self._work.largest
-        several = any(sum(map(bool, step)) > self._processes for step in self._work.replayed)
+        (around,) = (step for step in self._work.replayed if any(part is largest for part in step))
+        several = sum(map(bool, around)) > self._processes
         weights = self._weights(self._policy, self._config.model)
         gradients = bytes_of(self._trainable)
         state = sum(sum(state_sizes(training.optimizer, each)) for each in self._trainable)

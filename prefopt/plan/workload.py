@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
+import torch
+
 from prefopt.config import TrainingConfig
 from prefopt.data.row import Row
-from prefopt.data.trees import Tree
+from prefopt.data.trees import Tree, prune
 from prefopt.engine.assembly import Assembly
-from prefopt.engine.logps import Scorer
+from prefopt.engine.logps import Scorer, TokenLogps
 from prefopt.engine.ranks import Ranks
 from prefopt.training.batches import ShuffledBatches
 from prefopt.weighted import Objective
@@ -44,6 +46,8 @@ class Workload:
         prompt_tokens, completion_tokens: as the rows hold them, every prompt once a row.
         tokens: computed by one pass, each prompt once a tree.
         plain_tokens: the same with the prompt again for every completion, without padding.
+        trained_tokens: computed with gradient; completions that a loss only looks at have none in a second pass.
+        looked_tokens: computed without gradient before, by losses that see the whole batch first.
         scored: log-probs taken.
         pairs: positions that attention holds against each other.
         microbatches: how many there are.
@@ -58,6 +62,8 @@ class Workload:
     completion_tokens: int = 0
     tokens: int = 0
     plain_tokens: int = 0
+    looked_tokens: int = 0
+    trained_tokens: int = 0
     scored: int = 0
     pairs: int = 0
     microbatches: int = 0
@@ -83,10 +89,16 @@ def workload(rows: Sequence[Row], loss: Objective, training: TrainingConfig, sco
     batches = ShuffledBatches(rows, training)
     found = Workload(batches.num_steps)
     each_epoch = min(batches.num_steps, ceil(len(rows) / training.batch_size))
-    order, fullest = batches.after(0), (0, 0)
-    for batch in order:
-        trees = Assembly.of(batch, loss).trees()
+    fullest, around = (0, 0), []
+    for batch in batches.after(0):
+        assembly = Assembly.of(batch, loss)
+        trees = assembly.trees()
         step = scorer.cut(trees, training.tokens_per_microbatch, ranks)
+        size = sum(tree.num_tokens for part in step for tree in part)
+        found.tokens += size
+        if loss.needs.coupled and len(step) > 1:
+            found.looked_tokens += size
+            step = scorer.cut(_moved(assembly, trees, loss), training.tokens_per_microbatch, ranks)
         found.steps += 1
         found.rows += len(batch)
         found.prompt_tokens += sum(len(row.prompt) for row in batch)
@@ -95,15 +107,30 @@ def workload(rows: Sequence[Row], loss: Objective, training: TrainingConfig, sco
         for part in step:
             size = sum(tree.num_tokens for tree in part)
             pairs = sum(map(seen_pairs, part))
-            found.tokens += size
-            found.pairs += pairs
+            found.trained_tokens += size
             if (size, pairs) > fullest:
                 fullest, found.largest = (size, pairs), part
-                found.replayed[_NUM_REPLAYED - 1 :] = [step]
+                around = step
+        found.pairs += sum(map(seen_pairs, trees))
         found.plain_tokens += sum(len(tree.prompt) + len(own.ids) - 1 for tree in trees for _, own in tree.branches)
         found.scored += sum(own.num_scored for tree in trees for _, own in tree.branches)
-        if len(found.replayed) < _NUM_REPLAYED:
+        if len(found.replayed) < _NUM_REPLAYED - 1:
             found.replayed.append(step)
         if found.steps == each_epoch:
             break
+    if all(step is not around for step in found.replayed):
+        found.replayed.append(around)
     return found
+
+
+def _moved(assembly: Assembly, trees: Sequence[Tree], loss: Objective) -> list[Tree]:
+    """The trees with the completions that the loss has a gradient for, found with log-probs drawn at random."""
+    lengths = tuple(own.num_scored for _, own in assembly.slots)
+    draw = torch.Generator().manual_seed(0)
+    values = -torch.rand(sum(lengths), 4 if loss.needs.reference else 3, generator=draw, dtype=torch.float64)
+    logps = TokenLogps(values.mul_(torch.tensor([1, 1, -1, 1][: values.shape[1]])).requires_grad_(), lengths)
+    out = loss(assembly.batch(logps, None, loss, loss.initial_state()))
+    (slope,) = torch.autograd.grad(out.losses.sum(), logps.values)
+    sizes = TokenLogps(slope[:, :3].abs().sum(1), lengths).sums.tolist()
+    live = {slot for slot, size in enumerate(sizes) if size}
+    return [left for tree in trees if (left := prune(tree, live))]

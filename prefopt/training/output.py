@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -68,7 +69,11 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
 def save_state(state: Mapping[str, Tensor], folder: Path) -> None:
     """Keep what the loss carries from step to step beside the weights it belongs to; nothing where it carries none."""
     if state:
-        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / LOSS_STATE)
+        own = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        try:
+            save_file(own, folder / LOSS_STATE)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{str(folder / LOSS_STATE)!r} cannot be written: {error}") from error
 
 
 def load_state(folder: Path) -> dict[str, Tensor]:
@@ -96,12 +101,29 @@ def clear(folder: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # Half a surrogate pair, which a bad row's JSON can hold, is written as JSON writes it.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    try:
+        # Half a surrogate pair, which a bad row's JSON can hold, is written as JSON writes it.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -142,11 +164,15 @@ class MetricsLog:
     def flush(self) -> None:
         """Have all of it outlive a power cut, as a checkpoint does."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with suppress(OSError):  # of a full disk, which `write` has told
+                os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsLog:
         if self._path is not None:
-            self._file = self._path.open("a", encoding="utf-8")
+            try:
+                self._file = self._path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise OutputError(f"{str(self._path)!r} cannot be written: {error.strerror or error}") from error
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -174,6 +200,4 @@ def cut_metrics(path: Path, step: int) -> None:
         except ValueError:  # cut off as the run was killed
             break
         kept.append(line)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(kept))

@@ -36,6 +36,8 @@ class Placement:
             ConfigError: they did not find each other, or would share the model in a way this version does not know.
         """
         self.ranks = Ranks.started()
+        # Every process looks at the whole model before it is sharded; with this one on, all but the first hold none.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         # Said here, so that no variable of a launcher's environment scales or casts the gradient behind our back.
         self._accelerator = Accelerator(
             cpu=on_cpu(self.ranks.count),
@@ -76,6 +78,8 @@ class Placement:
         if self.shards:
             reference._no_split_modules = reference.model._no_split_modules  # type: ignore[assignment]
             fsdp2_prepare_model(self._accelerator, reference)
+            # No backward pass follows, after which the outermost weights would be given back.
+            reference.set_reshard_after_forward(True)  # type: ignore[operator]
         return reference
 
     def backward(self, value: Tensor) -> None:

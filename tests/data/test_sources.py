@@ -81,7 +81,7 @@ def test_a_slice_keeps_the_numbers_of_the_source(tmp_path, suffix, window):
     assert numbers(f"{path}[{window}]") == [1, 2, 3, 4, 5][start:stop]
 
 
-@pytest.mark.parametrize("window", ["3", "::2", "a:b", "", "1:2:3"])
+@pytest.mark.parametrize("window", ["3", "::2", "a:b", "", "1:2:3", ":²", f":{10**30}"])
 def test_a_slice_of_another_form_is_refused(jsonl, window):
     with pytest.raises(DataError, match="is no slice;"):
         read_rows(f"{jsonl}[{window}]")
@@ -101,6 +101,8 @@ def test_a_file_whose_name_ends_like_a_slice_is_read_whole(tmp_path, jsonl):
         (b"[1]", "is a list, not a mapping of columns"),
         (b'{"weight": NaN}', "is not JSON: NaN is no JSON number"),
         (b'{"weight": -Infinity}', "is not JSON: -Infinity is no JSON number"),
+        (b'{"weight": 1, "weight": 2}', "is not JSON: the key 'weight' is given twice"),
+        (b'{"a": [{"role": 1, "role": 2}]}', "is not JSON: the key 'role' is given twice"),
         (b'{"prompt": "\xff"}', "is not UTF-8"),
         (b"  ", "is a blank line"),
     ],

@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ FIELDS = list(fields_of())
 _SMALL: dict[str, list[Any]] = {
     "training.max_steps": [1, 2],
     "training.epochs": [0.001, 0.5, 1, 2.0],
-    "training.batch_size": [1, 2, 4, 10**30],
+    "training.batch_size": [1, 2, 4, 2**62],
     "data.num_proc": [1, 1, 1, 2],
-    "data.evaluation": [None, 1, 3, 8, 9, 10**30, "<ground>/pairs.jsonl", "<ground>/pairs.jsonl[:2]"],
+    "data.evaluation": [None, 1, 3, 8, 9, 2**62, "<ground>/pairs.jsonl", "<ground>/pairs.jsonl[:2]"],
     "evaluation.samples": [0, 1, 2, 100],
     "evaluation.max_new_tokens": [1, 2, 3],
     "evaluation.num_prompts": [0, 1, 2],
@@ -34,8 +35,8 @@ _SMALL: dict[str, list[Any]] = {
     "evaluation.policy_endpoint.concurrency": [1, 2],
     "evaluation.judge.retries": [0],
     "evaluation.judge.concurrency": [1, 2],
-    "reference.verify_rows": [0, 1, 2, 10**30],
-    "data.shuffle_buffer": [1, 2, 1000],
+    "reference.verify_rows": [0, 1, 2, 2**62],
+    "data.shuffle_buffer": [1, 2, 2**62],
 }
 # Texts that name something.
 _NAMING: dict[str, list[Any]] = {
@@ -60,7 +61,11 @@ _NAMING: dict[str, list[Any]] = {
     "data.train.0.source": ["<ground>/pairs.jsonl"],
     "data.cache_dir": ["<here>/rows"],
     "reference.cache_dir": ["<here>/store"],
-    "reference": [{"mode": "cached"}, {"mode": "live", "update_steps": 1, "update_weight": 0.5}, {"mode": "cached", "strict": True}],
+    "reference": [
+        {"mode": "cached"},
+        {"mode": "live", "update_steps": 1, "update_weight": 0.5},
+        {"mode": "cached", "strict": True},
+    ],
     "loss.0.name": sorted(LOSSES),
     "tracking": ["tensorboard", ["tensorboard"], {"trackers": ["tensorboard"], "project": "p"}],
     "tracking.trackers": [["tensorboard"], ["tensorboard", "tensorboard"]],
@@ -146,13 +151,20 @@ _BEGUN: dict[str, Any] = {
     "tracking": {"trackers": ["tensorboard"]},
     "plugins": [{"path": "<ground>/plugins/hinge.py"}],
 }
-_SHORT = {"model": "name", "judge": "name", "tracking": "trackers", "loss": "name", "train": "source", "plugins": "path"}
+_SHORT = {
+    "model": "name",
+    "judge": "name",
+    "tracking": "trackers",
+    "loss": "name",
+    "train": "source",
+    "plugins": "path",
+}
 
 
 def _put(values: dict[str, Any], path: tuple[str | int, ...], value: Any) -> None:
     """Set a key, spelling out what stands in short form on the way."""
     place: Any = values
-    for depth, (key, following) in enumerate(zip(path, path[1:], strict=False), 1):
+    for depth, (key, following) in enumerate(pairwise(path), 1):
         below = place[key] if isinstance(place, list) else place.get(key)
         if not isinstance(below, dict | list) and below is not None:
             below = {_SHORT[str(key)]: below}
@@ -218,10 +230,23 @@ def misfitting_alone(draw: st.DrawFn) -> Case:
 def unknown_key(draw: st.DrawFn) -> Case:
     """A key that no section knows, somewhere."""
     values = _base()
-    sections = [(), ("data",), ("reference",), ("training",), ("evaluation",), ("checkpoints",), ("tracking",), ("loss", 0)]
-    section = draw(st.sampled_from([*sections, ("model",), ("reference", "model"), ("evaluation", "judge"), ("plugins", 0)]))
+    sections = [
+        (),
+        ("data",),
+        ("reference",),
+        ("training",),
+        ("evaluation",),
+        ("checkpoints",),
+        ("tracking",),
+        ("loss", 0),
+    ]
+    section = draw(
+        st.sampled_from([*sections, ("model",), ("reference", "model"), ("evaluation", "judge"), ("plugins", 0)])
+    )
     known = {one.path[-1] for one in FIELDS}
-    key = draw(st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["lerning_rate", "betta", "a\nb", "\0", "\ud800"])))
+    key = draw(
+        st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["lerning_rate", "betta", "a\nb", "\0", "\ud800"]))
+    )
     if key in known or key in LOSSES["dpo"].model_fields:
         key += "_"
     _put(values, (*section, key), draw(JUNK))
@@ -249,22 +274,78 @@ def hyperparameter(draw: st.DrawFn) -> Case:
 
 
 _BAD_LOSSES: list[Any] = [
-    "dpoo", "DPO", "", " dpo", "dpo\n", "ppo", [], {}, [[]], [None], 7, True, {"beta": 0.1}, {"name": None}, {"name": ["dpo"]},
-    ["dpo", "kto"], ["dpo", "dpoo"], [{"name": "dpo", "weight": 0}], [{"name": "dpo", "weight": -1}, "sft"],
-    [{"name": "dpo", "weight": "1"}], {"name": "dpo", "weight": float("nan")}, {"dpo": {"beta": 0.1}}, "\0", "\ud800",
-    "pl_dpo", ["sft", "kto"], {"name": "dpo", "\ud800": 1},
-]  # fmt: skip
+    "dpoo",
+    "DPO",
+    "",
+    " dpo",
+    "dpo\n",
+    "ppo",
+    [],
+    {},
+    [[]],
+    [None],
+    7,
+    True,
+    {"beta": 0.1},
+    {"name": None},
+    {"name": ["dpo"]},
+    ["dpo", "kto"],
+    ["dpo", "dpoo"],
+    [{"name": "dpo", "weight": 0}],
+    [{"name": "dpo", "weight": -1}, "sft"],
+    [{"name": "dpo", "weight": "1"}],
+    {"name": "dpo", "weight": float("nan")},
+    {"dpo": {"beta": 0.1}},
+    "\0",
+    "\ud800",
+    "pl_dpo",
+    ["sft", "kto"],
+    {"name": "dpo", "\ud800": 1},
+]
 _BAD_ADAPTERS: list[Any] = [
-    {"r": 0}, {"r": -1}, {"r": "x"}, {"r": 2, "target_modules": ["nope"]}, {"r": 2, "target_modules": 7},
-    {"peft_type": "nonsense"}, {"peft_type": 3}, {"peft_type": None}, {"rr": 2},
-    {"path": "<ground>/a_folder"}, {"path": "<ground>/missing"}, {"path": "<ground>/a_file"}, {"path": "<ground>/model"},
-    {"r": 2, "path": "<ground>/model"}, {1: 2}, {"r": 2, "lora_dropout": "much"}, {"r": 2, "lora_dropout": 7.5},
-    {"r": True}, {"r": 1e9}, {"peft_type": "prompt_tuning", "num_virtual_tokens": 3},
-    {"r": 2, "init_lora_weights": "nonsense"}, {"r": 2, "bias": "some"}, {"r": 2, "layers_to_transform": [99]},
-    {"r": [2]}, {"r": 2, "rank_pattern": 3},
-]  # fmt: skip
-_NOWHERE = ["<ground>/missing", "<ground>/a_file", "<ground>/a_folder", "", "\0", "a\0b", "x" * 300, "org/nowhere", "/dev/null",
-            "<ground>/pairs.jsonl/below", "\ud800", "a\nb", "~", "..", "https://example.invalid/x"]  # fmt: skip
+    {"r": 0},
+    {"r": -1},
+    {"r": "x"},
+    {"r": 2, "target_modules": ["nope"]},
+    {"r": 2, "target_modules": 7},
+    {"peft_type": "nonsense"},
+    {"peft_type": 3},
+    {"peft_type": None},
+    {"rr": 2},
+    {"path": "<ground>/a_folder"},
+    {"path": "<ground>/missing"},
+    {"path": "<ground>/a_file"},
+    {"path": "<ground>/model"},
+    {"r": 2, "path": "<ground>/model"},
+    {1: 2},
+    {"r": 2, "lora_dropout": "much"},
+    {"r": 2, "lora_dropout": 7.5},
+    {"r": True},
+    {"r": 1e9},
+    {"peft_type": "prompt_tuning", "num_virtual_tokens": 3},
+    {"r": 2, "init_lora_weights": "nonsense"},
+    {"r": 2, "bias": "some"},
+    {"r": 2, "layers_to_transform": [99]},
+    {"r": [2]},
+    {"r": 2, "rank_pattern": 3},
+]
+_NOWHERE = [
+    "<ground>/missing",
+    "<ground>/a_file",
+    "<ground>/a_folder",
+    "",
+    "\0",
+    "a\0b",
+    "x" * 300,
+    "org/nowhere",
+    "/dev/null",
+    "<ground>/pairs.jsonl/below",
+    "\ud800",
+    "a\nb",
+    "~",
+    "..",
+    "https://example.invalid/x",
+]
 
 
 @st.composite
@@ -279,7 +360,9 @@ def wrong_place(draw: st.DrawFn) -> Case:
         value = draw(st.sampled_from(_BAD_ADAPTERS))
         values["model"] = {"name": "<ground>/model", "adapter": value}
     elif what == "model":
-        value = draw(st.sampled_from([*_NOWHERE, "<ground>/not_a_model", "<ground>/broken_model", "<ground>/pairs.jsonl"]))
+        value = draw(
+            st.sampled_from([*_NOWHERE, "<ground>/not_a_model", "<ground>/broken_model", "<ground>/pairs.jsonl"])
+        )
         values["model"] = value
     elif what == "reference":
         value = draw(st.sampled_from([*_NOWHERE, "<ground>/not_a_model"]))
@@ -291,28 +374,96 @@ def wrong_place(draw: st.DrawFn) -> Case:
         if draw(st.booleans()):
             return Case(_base(), flags=("--plugin", value.replace("\0", "")), refused=True, what=f"--plugin {value!r}")
     elif what == "output":
-        value = draw(st.sampled_from(["<ground>/a_file", "<ground>/a_file/below", "<ground>", "/dev/null", "/proc/x/y", "",
-                                      "\0", "a\0b", "/" + "x" * 300, "\ud800/x", "/dev/null/x", "<ground>/model", "/"]))  # fmt: skip
+        value = draw(
+            st.sampled_from(
+                [
+                    "<ground>/a_file",
+                    "<ground>/a_file/below",
+                    "<ground>",
+                    "/dev/null",
+                    "/proc/x/y",
+                    "",
+                    "\0",
+                    "a\0b",
+                    "/" + "x" * 300,
+                    "\ud800/x",
+                    "/dev/null/x",
+                    "<ground>/model",
+                    "/",
+                ]
+            )
+        )
         values["output_dir"] = value
     else:
-        slices = ["<ground>/pairs.jsonl[9:]", "<ground>/pairs.jsonl[x]", "<ground>/pairs.jsonl[:", "<ground>/pairs.jsonl[0:0]"]
-        files = ["<ground>/empty.jsonl", "<ground>/binary.parquet", "<ground>/plugins/hinge.py", "<ground>/labels.jsonl[5:1]"]
+        slices = [
+            "<ground>/pairs.jsonl[9:]",
+            "<ground>/pairs.jsonl[x]",
+            "<ground>/pairs.jsonl[:",
+            "<ground>/pairs.jsonl[0:0]",
+            f"<ground>/pairs.jsonl[:{10**30}]",
+            "<ground>/pairs.jsonl[:²]",
+        ]
+        files = [
+            "<ground>/empty.jsonl",
+            "<ground>/binary.parquet",
+            "<ground>/plugins/hinge.py",
+            "<ground>/labels.jsonl[5:1]",
+        ]
         value = draw(st.sampled_from([*_NOWHERE, *slices, *files, "<ground>/pairs.jsonl:train"]))
         values["data"][what] = value
     return Case(values, refused=True, what=f"{what} = {value!r}")
 
 
 _OVERRIDES = [
-    "", "=", "a", "=1", "training", "training.", ".batch_size=1", "training..batch_size=2", "training.batch_size",
-    "training.batch_size=", "training.batch_size=[", "training.batch_size=x", "training.batch_size=1e3", "a.b.c.d=1",
-    "loss.beta=x", "loss.0.beta=-1", "loss.7.name=dpo", "loss.-1.name=dpo", "loss.name.x=1", "model.name.x.y=1",
-    "training.learning_rate=nan", "training.learning_rate=.inf", "training.max_grad_norm=0", "data=7", "training=null",
-    "data.train.0=x", "training.batch_size=&a [*a]", "loss=!!python/object:os.system {}", "training.seed=0x1ffffffff",
-    "output_dir=", "model=", "training.batch_size=1_0x", "loss=[dpo, kto]", "=training.seed=1",
-    "training.batch_size=\0", "training.batch_size=\t", "plugins=7", "plugins.0=x", "plugins={}", "lossy=1", "-x=1",
-    "training.batch_size=\ud800", "training.\u202eseed=1", "training.seed=1 # one\n2", "training.batch_size==4",
-    "loss.0.x=1", "loss.²=1", "data.train.²=x",
-]  # fmt: skip
+    "",
+    "=",
+    "a",
+    "=1",
+    "training",
+    "training.",
+    ".batch_size=1",
+    "training..batch_size=2",
+    "training.batch_size",
+    "training.batch_size=",
+    "training.batch_size=[",
+    "training.batch_size=x",
+    "training.batch_size=1e3",
+    "a.b.c.d=1",
+    "loss.beta=x",
+    "loss.0.beta=-1",
+    "loss.7.name=dpo",
+    "loss.-1.name=dpo",
+    "loss.name.x=1",
+    "model.name.x.y=1",
+    "training.learning_rate=nan",
+    "training.learning_rate=.inf",
+    "training.max_grad_norm=0",
+    "data=7",
+    "training=null",
+    "data.train.0=x",
+    "training.batch_size=&a [*a]",
+    "loss=!!python/object:os.system {}",
+    "training.seed=0x1ffffffff",
+    "output_dir=",
+    "model=",
+    "training.batch_size=1_0x",
+    "loss=[dpo, kto]",
+    "=training.seed=1",
+    "training.batch_size=\0",
+    "training.batch_size=\t",
+    "plugins=7",
+    "plugins.0=x",
+    "plugins={}",
+    "lossy=1",
+    "-x=1",
+    "training.batch_size=\ud800",
+    "training.\u202eseed=1",
+    "training.seed=1 # one\n2",
+    "training.batch_size==4",
+    "loss.0.x=1",
+    "loss.²=1",
+    "data.train.²=x",
+]
 
 
 @st.composite
@@ -372,9 +523,11 @@ _SPOILT: dict[str, tuple[Callable[[bytes], bytes], bool]] = {
     "a merge of no mapping": (_appended(b"evaluation: {<<: 7}\n"), True),
     "deeply nested": (_appended(b"evaluation: " + b"[" * 3000 + b"]" * 3000 + b"\n"), True),
     "a laugh": (
-        lambda text: b"x: &a [z, z, z, z, z, z, z, z, z]\n"
-        + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8))
-        + text.replace(b"loss: dpo", b"loss: *i"),
+        lambda text: (
+            b"x: &a [z, z, z, z, z, z, z, z, z]\n"
+            + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8))
+            + text.replace(b"loss: dpo", b"loss: *i")
+        ),
         True,
     ),
     "a laugh within": (
@@ -454,7 +607,11 @@ _FOLDERS: dict[str, Callable[[Path], None] | None] = {
 def folder(draw: st.DrawFn) -> Case:
     """Every state of output_dir with every combination of --overwrite and --resume."""
     what = draw(st.sampled_from(sorted(_FOLDERS)))
-    flags = draw(st.sampled_from([(), ("--overwrite",), ("--resume",), ("--overwrite", "--resume"), ("--resum",), ("--seed", "1")]))
+    flags = draw(
+        st.sampled_from(
+            [(), ("--overwrite",), ("--resume",), ("--overwrite", "--resume"), ("--resum",), ("--seed", "1")]
+        )
+    )
     usage = not {"--resum", "--seed"}.isdisjoint(flags)
     free = what in ("nothing", "an empty folder")
     replaced = what not in ("something else", "a file", "a link to nothing") and flags == ("--overwrite",)
@@ -468,11 +625,30 @@ def folder(draw: st.DrawFn) -> Case:
 @st.composite
 def other_command(draw: st.DrawFn) -> Case:
     """A config, right or wrong, given to the commands beside `train` that read one."""
-    case = draw(st.one_of(right(), misfitting_alone(), unknown_key(), wrong_place().filter(lambda one: "output" not in one.what)))
-    names = sorted(COMMANDS & {"precompute", "evaluate", "plan"})
+    command = draw(st.sampled_from(sorted(COMMANDS & {"precompute", "evaluate", "plan"})))
+    case = draw(
+        st.one_of(
+            right(),
+            right(),
+            misfitting_alone(),
+            unknown_key(),
+            wrong_place().filter(lambda one: "output" not in one.what),
+        )
+    )
+    values = copy.deepcopy(case.values)
+    if case.what == "right" and isinstance(values["data"], dict):
+        values["data"].setdefault("evaluation", 3)
+        if command == "precompute":
+            values["reference"] = {"mode": "cached", "cache_dir": "<here>/store"}
     # What only training reads may be wrong without being read; the config as such may not.
-    refused = case.refused and not any(word in case.what for word in ("evaluation =", "reference =", "adapter =", "train ="))
-    return replace(case, command=draw(st.sampled_from(names)), refused=refused and "model =" not in case.what)
+    unread = ("model =", "evaluation =", "reference =", "adapter =", "train =", "loss =")
+    refused = case.refused and not any(word in case.what for word in unread)
+    flags = (
+        ("--model", "<ground>/model", "--output", "<here>/found.json")
+        if command == "evaluate" and draw(st.booleans())
+        else ()
+    )
+    return replace(case, command=command, values=values, flags=(*case.flags, *flags), refused=refused)
 
 
 CASES = {

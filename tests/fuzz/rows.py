@@ -184,12 +184,40 @@ def _good_line(draw: st.DrawFn, kind: str, ending: str, label: bool | None = Non
 
 # Broken rows ---------------------------------------------------------------------------------------------------------
 
-_NO_TEXT: list[Any] = [7, -1.5, True, {}, {"a": 1}, [], ["x"], [None], [[1]], [1.5], [1, "x"], [True], [1, {"a": 1}],
-                       [{"role": "user"}], [{"content": "x"}], [{}], [{"role": "assistant", "content": 3}],
-                       [{"role": "", "content": "x"}], [{"role": 5, "content": "x"}], [{"role": "assistant", "content": ["x"]}]]  # fmt: skip
-_NO_ANSWER: list[Any] = [None, "", " ", "\n\t ", "\u3000", [{"role": "user", "content": "x"}],
-                         [{"role": "assistant", "content": ""}], [{"role": "assistant", "content": " \n"}],
-                         [{"role": "assistant", "content": None}], [{"role": "assistant", "content": "x"}, "y"]]  # fmt: skip
+_NO_TEXT: list[Any] = [
+    7,
+    -1.5,
+    True,
+    {},
+    {"a": 1},
+    [],
+    ["x"],
+    [None],
+    [[1]],
+    [1.5],
+    [1, "x"],
+    [True],
+    [1, {"a": 1}],
+    [{"role": "user"}],
+    [{"content": "x"}],
+    [{}],
+    [{"role": "assistant", "content": 3}],
+    [{"role": "", "content": "x"}],
+    [{"role": 5, "content": "x"}],
+    [{"role": "assistant", "content": ["x"]}],
+]
+_NO_ANSWER: list[Any] = [
+    None,
+    "",
+    " ",
+    "\n\t ",
+    "\u3000",
+    [{"role": "user", "content": "x"}],
+    [{"role": "assistant", "content": ""}],
+    [{"role": "assistant", "content": " \n"}],
+    [{"role": "assistant", "content": None}],
+    [{"role": "assistant", "content": "x"}, "y"],
+]
 _NO_ID: list[Any] = [-1, 10**6, 2**31, 2**63, 10**30, 1.0, None, "1", True, [1]]
 _NO_WEIGHT: list[Any] = [0, -1, -0.0, 0.0, -1e-300, "1", "", True, False, [], [1], {}, 10**400]
 _NO_SCORE: list[Any] = ["1", True, [1], {}, 10**400]
@@ -231,10 +259,21 @@ def _broken_message(draw: st.DrawFn, sort: str, row: dict[str, Any]) -> Any:
         index = draw(st.integers(0, len(messages) - 1))
         messages[index] = draw(
             st.sampled_from(
-                [7, "x", None, [], {}, {"role": "user"}, {"content": "x"}, {"role": None, "content": "x"},
-                 {"role": "user", "content": 7}, {"role": "user", "content": {"text": "x"}}, {"role": ["user"], "content": "x"}]
+                [
+                    7,
+                    "x",
+                    None,
+                    [],
+                    {},
+                    {"role": "user"},
+                    {"content": "x"},
+                    {"role": None, "content": "x"},
+                    {"role": "user", "content": 7},
+                    {"role": "user", "content": {"text": "x"}},
+                    {"role": ["user"], "content": "x"},
+                ]
             )
-        )  # fmt: skip
+        )
     elif sort == "ids":
         row[name] = [*row[name], draw(st.sampled_from(_NO_ID))]
     else:
@@ -244,7 +283,11 @@ def _broken_message(draw: st.DrawFn, sort: str, row: dict[str, Any]) -> Any:
 
 @st.composite
 def _missing(draw: st.DrawFn, sort: str, row: dict[str, Any]) -> Any:
-    needed = [name for name in ("chosen", "rejected", "completion", "completions", "scores", "label", "messages") if name in row]
+    needed = [
+        name
+        for name in ("chosen", "rejected", "completion", "completions", "scores", "label", "messages")
+        if name in row
+    ]
     name = draw(st.sampled_from(needed))
     left = {key: value for key, value in row.items() if key != name}
     return {**left, name: None} if draw(st.booleans()) else left
@@ -265,7 +308,12 @@ def _broken_number(draw: st.DrawFn, sort: str, row: dict[str, Any]) -> Any:
         return {**kept, draw(st.sampled_from(["chosen_score", "rejected_score"])): 1}
     if name == "scores":
         count = len(row["scores"])
-        return {**row, "scores": draw(st.sampled_from([7, "x", [], [1] * count, [1, 2, 3, 4, 5, 6], [2], {}, True, [[1]] * count]))}
+        return {
+            **row,
+            "scores": draw(
+                st.sampled_from([7, "x", [], [1] * count, [1, 2, 3, 4, 5, 6], [2], {}, True, [[1]] * count])
+            ),
+        }
     if name == "one score":
         return {**row, "scores": [*row["scores"][1:], draw(st.sampled_from([*_NO_SCORE, None]))]}
     if name.endswith("_score"):
@@ -286,7 +334,11 @@ def _nothing_to_choose(draw: st.DrawFn, sort: str, row: dict[str, Any]) -> Any:
         if which == "twice":  # under two scores
             return {**row, "completions": [*row["completions"], *same], "scores": [*row["scores"], 77]}
         given = {"equal": same * count, "one": same, "none": [], "no list": "text"}[which]
-        return {**row, "completions": given, "scores": row["scores"][: len(given)] if which != "no list" else row["scores"]}
+        return {
+            **row,
+            "completions": given,
+            "scores": row["scores"][: len(given)] if which != "no list" else row["scores"],
+        }
     return {}
 
 
@@ -346,17 +398,41 @@ def _bad_line(draw: st.DrawFn, kind: str, ending: str) -> Line:
 
 # Rows of which nothing is known --------------------------------------------------------------------------------------
 
-_NAMES = ("prompt", "chosen", "rejected", "completion", "completions", "label", "scores", "messages", "weight", "tools",
-          "prompt_ids", "chosen_ids", "chosen_score", "rejected_score", "undesirable_weight", "role", "content")  # fmt: skip
+_NAMES = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "completion",
+    "completions",
+    "label",
+    "scores",
+    "messages",
+    "weight",
+    "tools",
+    "prompt_ids",
+    "chosen_ids",
+    "chosen_score",
+    "rejected_score",
+    "undesirable_weight",
+    "role",
+    "content",
+)
 _ODD = ["</s>", "<|im_end|>", "<|im_start|>user\n", "<s>", "{{ 7 }}", "\ud800", "\0", "a" * 3000, "\u200b", "\u202e"]
 _JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=4), st.sampled_from(_ODD)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=4),
+        st.sampled_from(_ODD),
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(st.one_of(st.sampled_from(_NAMES), st.text(max_size=3)), inner, max_size=3),
     ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -405,15 +481,28 @@ def _flat_faults(kind: str) -> list[dict[str, Any]]:
         return [*weights, {"chosen": None}, {"rejected": ""}, {"chosen": "x", "rejected": "x"}, {"chosen": " "}]
     if kind == "rankings":
         nan = float("nan")
-        return [*weights, {"scores": [1.0, 1.0]}, {"scores": [1.0, nan]}, {"scores": [1.0]}, {"completions": ["x", "x"]},
-                {"completions": []}, {"completions": ["x", None]}, {"scores": None}]  # fmt: skip
+        return [
+            *weights,
+            {"scores": [1.0, 1.0]},
+            {"scores": [1.0, nan]},
+            {"scores": [1.0]},
+            {"completions": ["x", "x"]},
+            {"completions": []},
+            {"completions": ["x", None]},
+            {"scores": None},
+        ]
     broken: list[dict[str, Any]] = [*weights, {"completion": None}, {"completion": ""}]
     return [*broken, {"label": None}] if kind == "labels" else broken
 
 
 def _schema(rows: list[dict[str, Any]]) -> pyarrow.Schema:
     text, number = pyarrow.string(), pyarrow.float64()
-    types = {"weight": number, "label": pyarrow.bool_(), "completions": pyarrow.list_(text), "scores": pyarrow.list_(number)}
+    types = {
+        "weight": number,
+        "label": pyarrow.bool_(),
+        "completions": pyarrow.list_(text),
+        "scores": pyarrow.list_(number),
+    }
     return pyarrow.schema([(name, types.get(name, text)) for name in dict.fromkeys(key for row in rows for key in row)])
 
 

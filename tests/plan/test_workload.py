@@ -5,9 +5,11 @@ import pytest
 import prefopt
 from prefopt.config import TrainingConfig
 from prefopt.data.trees import grow_rows
+from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import Scorer
 from prefopt.engine.ranks import ALONE, Ranks
 from prefopt.plan.workload import seen_pairs, workload
+from prefopt.training.batches import ShuffledBatches
 from tests.engine.rows import random_rows
 from tests.models import tiny_model
 
@@ -50,3 +52,17 @@ def test_processes_share_the_micro_batches():
     rows, scorer = random_rows("pairs", 8), Scorer(tiny_model("llama"))
     found = workload(rows, prefopt.get_loss("dpo"), TRAINING, scorer, Ranks(0, 2))
     assert all(len(step) % 2 == 0 for step in found.replayed)
+
+
+@pytest.mark.parametrize("loss", ["kto", "bco_pair", "dpo"])
+def test_tokens_with_gradient_are_those_the_engine_counts(loss):
+    rows, policy = random_rows("pairs" if loss != "kto" else "labels", 8), Scorer(tiny_model("llama"))
+    loss, training = prefopt.get_loss(loss), TRAINING.model_copy(update={"epochs": 1.0, "tokens_per_microbatch": 24})
+    (first, second) = ShuffledBatches(rows, training).after(0)
+    steps = [
+        accumulate(policy, Scorer(tiny_model("llama", seed=1)), loss, batch, tokens_per_microbatch=24)
+        for batch in (first, second)
+    ]
+    found = workload(rows, loss, training, policy, ALONE)
+    assert found.trained_tokens == sum(step.num_tokens for step in steps)
+    assert found.looked_tokens == (found.tokens if loss.needs.coupled else 0)

@@ -90,6 +90,7 @@ def test_merged_it_is_a_plain_model_with_the_log_probs_of_the_adapted_one(model_
     assert any(own.requires_grad for own in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term")  # of beft, and why
 @pytest.mark.parametrize("kind", ["lily", "beft"])
 def test_an_adapter_that_cannot_be_merged_is_refused_before_it_is_trained(model_folder, kind):
     with pytest.raises(ModelError, match=r"model\.adapter\.merge: peft cannot merge its .*; set it to false"):
