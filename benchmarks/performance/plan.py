@@ -2,7 +2,7 @@
 
     python benchmarks/performance/plan.py
 
-Random models of 40 to 110 million parameters, so that the model outweighs the process; each plan and each run is a
+Random models of 60 to 80 million parameters, so that the model outweighs the process; each plan and each run is a
 process of its own, as a user starts it.
 """
 

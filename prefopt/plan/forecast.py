@@ -31,7 +31,8 @@ from prefopt.weighted import Objective
 
 Device = Literal["cpu", "cuda"]
 # Pages of torch's CPU kernels and of its threads that a first step touches: what a run of a model of 260,000 parameters
-# held (0.60 GB) above what it held after its imports (0.44 GB). Measured by benchmarks/performance/plan.py.
+# held (0.60 GB) above what it held after its imports (0.44 GB), measured once; benchmarks/performance/plan.py shows how
+# well it serves others.
 _KERNEL_BYTES = 155_000_000
 _QUANTIZED = {"4bit": 0.5 + 4 / 64, "8bit": 1.0}  # bytes a weight; a scale for every 64 weights
 
@@ -83,6 +84,11 @@ def forecast(
     """
     if processes < 1:
         raise ConfigError(f"processes = {processes}; a run takes at least 1")
+    if config.data.streaming:
+        raise ConfigError(
+            "data.streaming: a plan reads every row, and a stream tells neither how many it has nor how long they are; "
+            "plan with a sample of it, as in data.streaming=false data.train=SAMPLE.jsonl"
+        )
     place: Device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = config.data.train if train is None else train
     check_needs(config, loss, source)

@@ -64,7 +64,7 @@ def lines(found: Forecast, flops_per_second: float | None = None) -> Iterator[st
     data, ways = as_data(found, flops_per_second), list(found.memory)
     tokens = data["tokens"]
     share = found.trainable / found.parameters
-    yield f"{found.parameters:,} parameters, {found.trainable:,} trained ({share:.3g})"
+    yield f"{found.parameters:,} parameters, {found.trainable:,} trained ({share:.3%})"
     yield (
         f"{found.work.rows:,} rows an epoch: {tokens['prompt']:,} prompt and {tokens['completion']:,} completion tokens"
     )
@@ -72,13 +72,15 @@ def lines(found: Forecast, flops_per_second: float | None = None) -> Iterator[st
     yield f"computed {tokens['computed']:,} an epoch, {tokens['per_step']:,} a step; each prompt once saves {saved:.0%}"
     yield f"{data['num_steps']:,} steps of {data['microbatches_per_step']:.1f} micro-batches"
     yield ""
-    yield _row(f"memory of a process on {found.device}, GB", [_WAYS[way] for way in ways])
+    largest = max(data["memory_bytes"][way]["peak"] for way in ways)
+    unit, name, digits = (1e9, "GB", 2) if largest >= 1e10 else (1e6, "MB", 0)
+    yield _row(f"memory of a process on {found.device}, {name}", [_WAYS[way] for way in ways])
     for part, words in _PARTS.items():
         sizes = [found.memory[way].get(part, 0) for way in ways]
         if any(sizes):
-            yield _row(f"  {words}", [f"{size / 1e9:.2f}" for size in sizes])
-    yield _row("peak", [f"{data['memory_bytes'][way]['peak'] / 1e9:.2f}" for way in ways])
-    yield _row("  checkpointing switched", [f"{found.checkpointed[way] / 1e9:.2f}" for way in ways])
+            yield _row(f"  {words}", [f"{size / unit:,.{digits}f}" for size in sizes])
+    yield _row("peak", [f"{data['memory_bytes'][way]['peak'] / unit:,.{digits}f}" for way in ways])
+    yield _row("  checkpointing switched", [f"{found.checkpointed[way] / unit:,.{digits}f}" for way in ways])
     yield ""
     yield _row("arithmetic, TFLOP", [_WAYS[way] for way in ways])
     for part in ("forward", "backward"):

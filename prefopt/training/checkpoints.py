@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from prefopt.config import CheckpointsConfig
 from prefopt.engine.ranks import Ranks
 from prefopt.errors import OutputError
+from prefopt.reference.disk import sync_folder
 from prefopt.training.snapshot import Snapshot
 
 FORMAT = 1
@@ -97,7 +98,7 @@ class Checkpoints:
         if self._ranks.index == 0:
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
-            _flush(self._folder)
+            sync_folder(self._folder)
             self._delete_old(folder)
         self._ranks.wait()
         self._kept_at, self._kept_step = time.monotonic(), taken.step
@@ -113,8 +114,9 @@ class Checkpoints:
             own = {"format": FORMAT, "step": taken.step, "num_processes": self._ranks.count, "sharded": taken.sharded}
             written.append(partial / FACTS)
             written[-1].write_text(json.dumps({**own, **facts}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        for path in (*written, partial):
+        for path in written:
             _flush(path)
+        sync_folder(partial)
 
     def _delete_old(self, newest: Path) -> None:
         if self._settings.keep_last is not None:
@@ -177,11 +179,8 @@ def _all(folder: Path) -> list[Path]:
 
 def _flush(path: Path) -> None:
     """Onto the disk, so that a rename never comes before what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _damaged(checkpoint: Path, error: Exception) -> str:

@@ -462,6 +462,43 @@ def files(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(LOSS), num_lines: tupl
     return File(kind, ending, (*first, *middle, draw(_good_line(kind, ending))))
 
 
+def every_fault(kind: str) -> File:
+    """A file with each broken value of the tables above once, which no draw may leave out."""
+    text = {"prompt": "P", "weight": 1}
+    ids = {"prompt": [100], "weight": 1}
+    for own, answers in ((text, ["A", "B"]), (ids, [[101, 30], [102, 31]])):
+        if kind == "pairs":
+            own.update(chosen=answers[0], rejected=answers[1])
+        elif kind == "rankings":
+            own.update(completions=answers, scores=[1, 2])
+        else:
+            own.update(completion=answers[0], **({"label": True} if kind == "labels" else {}))
+
+    def answered(row: dict[str, Any], value: Any) -> dict[str, Any]:
+        if kind == "rankings":
+            return {**row, "completions": [row["completions"][0], value]}
+        return {**row, "chosen" if kind == "pairs" else "completion": value}
+
+    broken = [answered(text, value) for value in (*_NO_TEXT, *_NO_ANSWER)]
+    broken += [answered(ids, [101, value]) for value in _NO_ID]
+    broken += [{**ids, "prompt": [100, value]} for value in _NO_ID]
+    broken += [{**text, "prompt": value} for value in _NO_TEXT]
+    broken += [{**text, "weight": value} for value in _NO_WEIGHT]
+    if kind == "labels":
+        broken += [{**text, "label": value} for value in _NO_LABEL]
+        broken += [{**text, "undesirable_weight": value} for value in _NO_WEIGHT]
+    if kind == "pairs":
+        broken += [{**text, "chosen_score": value, "rejected_score": 1} for value in _NO_SCORE]
+    if kind == "rankings":
+        broken += [{**text, "scores": [1, value]} for value in (*_NO_SCORE, None)]
+    contents = [json.dumps(row).encode() for row in broken]
+    contents += [*_NO_ROWS, *(spoil(_line(text)) for spoil in _LINES.values())]
+    good = [text, {**ids, "label": False} if kind == "labels" else ids]
+    lines = [Line(_line(row), "good", "") for row in good]
+    lines += [Line(content, "bad", repr(content[:200])) for content in contents]
+    return File(kind, "jsonl", (*lines, Line(_line(text), "good", "")))
+
+
 @st.composite
 def _flat(draw: st.DrawFn, kind: str, label: bool | None = None) -> dict[str, Any]:
     """A row whose columns have one type in every row, as Parquet wants them."""

@@ -10,13 +10,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.fuzz import rows
 from tests.fuzz.commands import run
 
-few = settings(max_examples=15, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=12, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck))
 
 
 @few
 @given(file=rows.files(num_lines=(18, 26)))
 def test_some_300_rows(file, ground):
     rows.play(file, ground / "model", run)
+
+
+@pytest.mark.parametrize("kind", rows.LOSS)
+def test_every_named_fault_once(kind, ground):
+    rows.play(rows.every_fault(kind), ground / "model", run)
 
 
 @pytest.mark.slow

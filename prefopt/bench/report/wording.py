@@ -7,6 +7,7 @@ from typing import Any
 
 from prefopt.bench.results import Board, Estimate, Omission, Power, Results, Row, Setting, Totals
 from prefopt.errors import ConfigError
+from prefopt.report.tables import duration
 
 Record = Mapping[str, Any]
 
@@ -162,18 +163,6 @@ def omission(found: Omission, results: Results, *, with_split: bool = True) -> s
     labels = [setting.label for setting in results.settings if (setting.task, setting.knobs) == (found.task, knobs)]
     place = labels[0] if labels else f"{found.task} {settings_in_words(found.knobs)}".rstrip()
     return f"{place}, {found.method}{f', {found.split}' if with_split else ''}: {found.reason}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
-
-    >>> duration(8.25), duration(754), duration(8000)
-    ('8.2 s', '12 min 34 s', '2 h 13 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def counted(num: int, noun: str) -> str:
