@@ -88,6 +88,8 @@ def fuzz_rows(count: int, start: int, ground: Path, failures: list[str]) -> None
 
 def each(cases: strategies.SearchStrategy[Any], count: int, start: int, play: Callable[[Any], None]) -> None:
     """Play so many cases drawn from a seed."""
+    if not count:
+        return
     quiet = settings(
         max_examples=count,
         deadline=None,

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from prefopt.engine.ranks import whole
 
 NAME = "default"
 """What peft calls the adapter inside the model; it does not show in what is saved."""
@@ -114,16 +115,11 @@ def adapter_weights(model: PreTrainedModel) -> tuple[dict[str, Tensor], Any]:
     wrapped = wrapper_of(model)
     # Embeddings an adapter targets are those of the base, and come with it.
     weights: Mapping[str, Tensor] = peft.get_peft_model_state_dict(
-        wrapped, adapter_name=NAME, save_embedding_layers=False
+        wrapped, state_dict=wrapped.state_dict(keep_vars=True), adapter_name=NAME, save_embedding_layers=False
     )
     settings = copy.deepcopy(wrapped.peft_config[NAME])
     settings.inference_mode = True
-    return {name: _full(own.detach()).clone().contiguous() for name, own in weights.items()}, settings
-
-
-def _full(own: Tensor) -> Tensor:
-    """The whole of a weight that is held in shards; all processes ask for it."""
-    return own.full_tensor() if isinstance(own, DTensor) else own
+    return {name: whole(own).detach().clone().contiguous() for name, own in weights.items()}, settings
 
 
 def active(module: nn.Module) -> nn.Module:

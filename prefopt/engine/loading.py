@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -60,10 +61,7 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its declared type leaves out the loading info
     try:
         config = AutoConfig.from_pretrained(model.name, **source)
-        for part in {id(part): part for part in (config, config.get_text_config())}.values():
-            for name, value in part.to_dict().items():
-                if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
-                    setattr(part, name, 0.0)
+        turn_dropout_off(config)
         loaded, info = from_pretrained(
             model.name,
             config=config,
@@ -86,6 +84,14 @@ def load_model(model: ModelConfig, *, seed: int = 0) -> PreTrainedModel:
         adapter.attach(loaded, seed, revision=model.revision)
     loaded.train(False)
     return loaded
+
+
+def turn_dropout_off(config: PretrainedConfig) -> None:
+    """Set every rate of dropout in a model's config to 0."""
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in part.to_dict().items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
+                setattr(part, name, 0.0)
 
 
 def _check_weights(loaded: PreTrainedModel, missing: list[str], name: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from prefopt.errors import ConfigError
@@ -41,7 +45,17 @@ class Ranks:
             ConfigError: they did not find each other.
         """
         wanted = int(os.environ.get("WORLD_SIZE", "1"))
-        state = PartialState(cpu=on_cpu(wanted), **({"timeout": timeout} if wanted > 1 and timeout else {}))
+        settings: dict[str, Any] = {"timeout": timeout} if wanted > 1 and timeout else {}
+        if for_deepspeed():
+            if find_spec("deepspeed") is None:
+                raise ConfigError(
+                    "the run was started for DeepSpeed, which is not installed; pip install 'prefopt[deepspeed]'"
+                )
+            if "LOCAL_RANK" not in os.environ:
+                raise ConfigError("the run was started for DeepSpeed by no launcher; use `accelerate launch`")
+            if not torch.accelerator.is_available():
+                settings["backend"] = "gloo"  # which accelerate would not think of
+        state = PartialState(cpu=on_cpu(wanted), **settings)
         if state.num_processes != wanted:
             raise ConfigError(
                 f"the run was started with {wanted} processes, but {state.num_processes} share a process group"
@@ -90,12 +104,41 @@ ALONE = Ranks()
 
 def on_cpu(num_processes: int) -> bool:
     """Whether accelerate has to be told that processes find no GPU: otherwise it makes no group of several."""
-    return num_processes > 1 and not torch.accelerator.is_available()
+    return num_processes > 1 and not torch.accelerator.is_available() and not for_deepspeed()
+
+
+def for_deepspeed() -> bool:
+    """Whether a launcher started this process for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside DDP's wrapper; FSDP2 changes a module in place."""
-    return module.module if isinstance(module, DistributedDataParallel) else module
+    """The module inside DDP's or DeepSpeed's wrapper; FSDP2 changes a module in place."""
+    if not isinstance(module, DistributedDataParallel) and not _is_zero(module):
+        return module
+    inner: nn.Module = module.module  # type: ignore[assignment,unused-ignore]
+    return inner
+
+
+def in_shards(own: Tensor) -> bool:
+    """Whether each process holds a part of a weight: under FSDP2, or as a parameter under ZeRO-3."""
+    return isinstance(own, DTensor) or hasattr(own, "ds_id")
+
+
+def whole(own: Tensor) -> Tensor:
+    """A weight with the shards of all processes put together; all of them ask for it.
+
+    Args:
+        own: of a model under ZeRO-3, the parameter itself; one that is in no shards comes back as it is.
+    """
+    if not in_shards(own):
+        return own
+    if isinstance(own, DTensor):
+        return own.full_tensor()
+    import deepspeed  # type: ignore[import-not-found,unused-ignore]
+
+    with deepspeed.zero.GatheredParameters([own]):
+        return own.detach().clone()
 
 
 @contextmanager
@@ -104,8 +147,18 @@ def exchanging(module: nn.Module, wanted: bool) -> Iterator[None]:
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(wanted)
         yield
+    elif _is_zero(module):
+        # Stages 2 and 3 exchange in every backward pass; told which is the last, they add up what came before.
+        module.set_gradient_accumulation_boundary(wanted)  # type: ignore[operator]
+        yield
     elif isinstance(module, DistributedDataParallel) and not wanted:
         with module.no_sync():
             yield
     else:
         yield
+
+
+def _is_zero(module: nn.Module) -> bool:
+    """Whether DeepSpeed's engine wraps it: never before deepspeed was imported, which takes seconds."""
+    deepspeed = sys.modules.get("deepspeed")
+    return deepspeed is not None and isinstance(module, deepspeed.DeepSpeedEngine)

@@ -11,6 +11,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from prefopt.config import ModelConfig
 from prefopt.engine.adapters import Adapter, spelled_out
+from prefopt.engine.loading import turn_dropout_off
 from prefopt.engine.logps import Scorer
 from prefopt.engine.places import check_place, model_file
 from prefopt.errors import ConfigError, ModelError
@@ -40,10 +41,7 @@ def skeleton(model: ModelConfig) -> PreTrainedModel:
         source["gguf_file"] = model.gguf_file
     try:
         config = AutoConfig.from_pretrained(model.name, **source)
-        for part in {id(part): part for part in (config, config.get_text_config())}.values():
-            for name, value in part.to_dict().items():
-                if isinstance(value, float) and ("dropout" in name or name.endswith(("_drop", "_pdrop"))):
-                    setattr(part, name, 0.0)
+        turn_dropout_off(config)
         build: Any = AutoModelForCausalLM.from_config  # its declared type is older than its arguments
         with torch.device("meta"):
             made = build(config, dtype=getattr(torch, model.dtype), attn_implementation=_attention(model))

@@ -7,12 +7,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME
 
 from prefopt.engine.adapted import adapter_weights, merged, wrapper_of
-from prefopt.engine.ranks import ALONE, Ranks
+from prefopt.engine.ranks import ALONE, Ranks, in_shards, whole
 from prefopt.errors import OutputError
 
 
@@ -61,8 +60,8 @@ def save_policy(
 
 def _whole(policy: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of a model in shards, whole and in main memory; empty where nothing is sharded."""
-    found = policy.state_dict()
-    if not any(isinstance(own, DTensor) for own in found.values()):
+    found = policy.state_dict(keep_vars=True)
+    if not any(in_shards(own) for own in found.values()):
         return {}
     # One after the other, so that the device never holds more than one of them whole.
-    return {name: (own.full_tensor() if isinstance(own, DTensor) else own).cpu() for name, own in found.items()}
+    return {name: whole(own).detach().cpu() for name, own in found.items()}

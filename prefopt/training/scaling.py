@@ -43,10 +43,12 @@ class LossScaling:
         """Give the gradients their true size."""
         self._scaler.unscale_(self._optimizer)
 
-    def step(self) -> None:
-        """Take the optimiser's step, unless a gradient overflowed."""
+    def step(self) -> bool:
+        """Take the optimiser's step, unless a gradient overflowed; whether it was taken."""
+        before = self._scaler.get_scale()
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        return self._scaler.get_scale() >= before
 
     def measures(self) -> dict[str, float]:
         """`loss_scale`, where there is one."""

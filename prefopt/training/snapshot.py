@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from prefopt.errors import OutputError
+from prefopt.training.zero import Zero
 
 _REFERENCE = "reference."
 
@@ -50,23 +51,23 @@ class Changing:
     """What changes in a run, besides the loss's state.
 
     Attributes:
-        policy: the model in training.
+        weights: what this process holds of the parameters in training, by name.
         followers: the parameters of a reference that follows it, by name; none where it stands still.
-        optimizer: over the policy's parameters.
+        optimizer: over them.
         parts: name -> whatever else has a state.
     """
 
-    policy: nn.Module
+    weights: Mapping[str, Tensor]
     followers: Mapping[str, Tensor]
-    optimizer: Optimizer
+    optimizer: Optimizer | Zero
     parts: Mapping[str, Stateful]
 
     def snapshot(self, step: int, loss_state: Mapping[str, Tensor]) -> Snapshot:
         """All of it after `step`; the values are not copied."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"optimizer": self.optimizer.state_dict(), "loss": dict(loss_state), "random": _random_state()}
-        sharded = any(isinstance(own, DTensor) for own in self._weights().values())
-        weights = {name: _local(own.detach()) for name, own in self._weights().items()}
+        sharded = isinstance(self.optimizer, Zero) or any(isinstance(own, DTensor) for own in self.weights.values())
+        weights = {name: _local(own.detach()) for name, own in self._all_weights().items()}
         return Snapshot(step, sharded, weights, tree_map(_local, state))
 
     @torch.no_grad()
@@ -79,7 +80,7 @@ class Changing:
         Raises:
             OutputError: the snapshot is one of another model or optimiser.
         """
-        weights = self._weights()
+        weights = self._all_weights()
         if {name: _local(own).shape for name, own in weights.items()} != {
             name: own.shape for name, own in taken.weights.items()
         }:
@@ -99,9 +100,8 @@ class Changing:
         device = parameters[0].device
         return {name: value.to(device) for name, value in taken.state["loss"].items()}
 
-    def _weights(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {name: own for name, own in self.policy.named_parameters() if own.requires_grad}
-        return found | {_REFERENCE + name: own for name, own in self.followers.items()}
+    def _all_weights(self) -> dict[str, Tensor]:
+        return {**self.weights, **{_REFERENCE + name: own for name, own in self.followers.items()}}
 
 
 def _local(value: Any) -> Any:

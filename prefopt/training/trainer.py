@@ -63,7 +63,7 @@ class Trainer:
 
         Raises:
             ConfigError: the processes that were asked for did not find each other, or would share the model otherwise
-                than by DDP or FSDP2.
+                than by DDP, FSDP2 or DeepSpeed.
             ModelError: a moving reference has another architecture than the policy.
         """
         self._placement = Placement()
@@ -78,19 +78,23 @@ class Trainer:
         if training.gradient_checkpointing:
             policy.model.train()  # layers check the mode; every dropout is zero
             _enable_checkpointing(policy.model)
-        self._optimizer = build_optimizer(policy.parameters(), training)
+        optimizer = build_optimizer(policy.parameters(), training)
         # Accelerate would step a schedule once a process; `batch_size` counts the rows of all, and so do our steps.
-        self._scheduler = build_scheduler(self._optimizer, training, self.num_steps)
-        self.policy = self._placement.spread(policy, self._optimizer)
+        self._scheduler = build_scheduler(optimizer, training, self.num_steps)
+        self.policy, self._optimizer = self._placement.spread(policy, optimizer, training.max_grad_norm)
         self._scaling = LossScaling(self._optimizer, self._placement, policy.autocast)
-        self._reference = self._placement.place(reference) if isinstance(reference, Scorer) else reference
+        moves = moving is not None and moving.update_steps is not None
+        self._reference = reference
+        if isinstance(reference, Scorer):
+            self._reference = self._placement.place(reference, moves=moves)
         self._moving = None
         if moving is not None and moving.update_steps is not None and isinstance(reference, Scorer):
             self._moving = MovingReference(policy, reference, every=moving.update_steps, weight=moving.update_weight)
+        weights, kept = self._placement.held(policy, self._optimizer)
         self._changing = Changing(
-            policy=policy,
+            weights=weights,
             followers={} if self._moving is None else self._moving.moved,
-            optimizer=self._optimizer,
+            optimizer=kept,
             parts={"scheduler": self._scheduler, "scaling": self._scaling},
         )
 
@@ -144,8 +148,8 @@ class Trainer:
                 f"step {number}: the gradient is {float(norm)} although every loss is finite, on {names}; "
                 "the step was not taken"
             )
-        self._scaling.step()
-        self._scheduler.step()
+        if self._scaling.step():
+            self._scheduler.step()
         self._optimizer.zero_grad()
         if self._moving is not None:
             self._moving.after_step(number)

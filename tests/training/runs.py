@@ -28,20 +28,21 @@ CASES = list(product(("dpo", "kto"), ("float64", "float32"), ("full", "lora")))
 _LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 
 
-def case_trainer(loss, dtype, weights, wrap=None):
-    """Twenty steps of a small model; `wrap` shards it."""
-    policy, reference = (tiny_model("llama", seed=seed, dtype=getattr(torch, dtype)) for seed in (0, 1))
+def case_trainer(loss, dtype, weights, wrap=None, *, reference=None, moving=None, **changed):
+    """Twenty steps of a small model; `wrap` shards it, `changed` are settings of the training."""
+    policy, other = (tiny_model("llama", seed=seed, dtype=getattr(torch, dtype)) for seed in (0, 1))
     if weights == "lora":
         Adapter(AdapterConfig(**_LORA)).attach(policy, seed=0)
-        reference = base_of(policy)  # the same weights in memory, while one process holds them all
+        other = base_of(policy)  # the same weights in memory, while one process holds them all
     policy = Scorer(policy)
-    training = TRAINING | {"max_steps": 20, "optimizer": "adamw", "batch_size": 5, "scheduler": "cosine"}
+    training = TRAINING | {"max_steps": 20, "optimizer": "adamw", "batch_size": 5, "scheduler": "cosine"} | changed
     return Trainer(
         policy if wrap is None else wrap(policy),
-        Scorer(reference),
+        reference or Scorer(other),
         prefopt.get_loss(loss),
         random_rows("pairs", 13),
         TrainingConfig(**training),
+        moving=moving,
     )
 
 
