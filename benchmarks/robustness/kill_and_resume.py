@@ -41,7 +41,9 @@ def main() -> None:
     arguments.add_argument("--losses", nargs="+", default=["dpo", "kto", "bco"])
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()
-    print(f"{'loss':6} {'kills':>5} {'while saving':>12} {'in steps':>8} {'at any time':>11} {'starts':>6}  final state")
+    print(
+        f"{'loss':6} {'kills':>5} {'while saving':>12} {'in steps':>8} {'at any time':>11} {'starts':>6}  final state"
+    )
     failed = False
     for loss in given.losses:
         with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,8 @@
 
     python benchmarks/robustness/soak.py MODEL ROWS [--steps 1000]
 
-One process, `python -m prefopt train CONFIG`, with evaluations and checkpoints on the way. Its memory is read from outside
-every tenth of a second; memory and throughput are compared between the two halves, and within the second one.
+One process, `python -m prefopt train CONFIG`, with evaluations and checkpoints on the way. Its memory is read from
+outside every tenth of a second; memory and throughput are compared between the two halves, and within the second one.
 """
 
 from __future__ import annotations

@@ -77,6 +77,11 @@ class Adapter:
         for name in values:
             if name in _REFUSED_SETTINGS and values[name] is not None:
                 raise ConfigError(f"model.adapter.{name} {_REFUSED_SETTINGS[name]}; remove it")
+        if values.get("task_type") not in (None, "CAUSAL_LM"):
+            raise ConfigError(
+                f"model.adapter.task_type = {values['task_type']!r} has no effect: what is trained is a causal "
+                "language model; remove it"
+            )
         # No dropout, for the same reason as in the model itself: two passes over a row must agree.
         for name in _dropouts(kinds[kind]):
             if values.setdefault(name, 0.0):
@@ -131,6 +136,12 @@ class Adapter:
             warnings.simplefilter("always")
             torch.manual_seed(seed)
             wrapped = wrap(model, config)
+        for part in getattr(config, "modules_to_save", None) or ():
+            if not any(own == part or own.endswith(f".{part}") for own, _ in model.named_modules()):
+                raise ModelError(
+                    f"model.adapter.modules_to_save names {part!r}, and {type(model).__name__} has no such module; the "
+                    "head of most models is lm_head"
+                )
         for warning in told:
             text = " ".join(str(warning.message).split())
             if any(words in text for words in _NO_EFFECT):

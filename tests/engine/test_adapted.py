@@ -19,6 +19,11 @@ from tests.models import tiny_model
 peft = pytest.importorskip("peft")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning"),  # of torch, at peft's SHiRA
+    # What peft says of single types, and users are shown too.
+    pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term"),
+    pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),
+    pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor to 1"),
 ]
 ROWS = random_rows("pairs", 3)
 TARGETS = ["q_proj", "v_proj", "down_proj"]

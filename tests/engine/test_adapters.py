@@ -222,3 +222,13 @@ def test_an_adapter_without_a_base_is_one_sentence(tmp_path, text):
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(ModelError, match="names no base model"):
         spelled_out(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_module_to_save_that_is_not_there_is_refused(model_folder):
+    with pytest.raises(ModelError, match="modules_to_save names 'nope', and LlamaForCausalLM has no such module"):
+        load_model(ModelConfig(name=str(model_folder), adapter=AdapterConfig(r=2, modules_to_save=["nope"])))
+
+
+def test_a_task_that_is_not_trained_is_refused():
+    with pytest.raises(ConfigError, match="task_type = 'TOKEN_CLS' has no effect"):
+        Adapter(AdapterConfig(r=2, task_type="TOKEN_CLS"))
