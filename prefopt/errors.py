@@ -38,6 +38,10 @@ class UnknownNameError(PrefoptError, LookupError):
     """A name that no plugin registers."""
 
 
+class OutOfMemoryError(PrefoptError):
+    """The device or the machine has no memory left for a step."""
+
+
 class NonFiniteLossError(PrefoptError, ArithmeticError):
     """A loss or a gradient is NaN or infinite; the message names the rows that caused it."""
 

@@ -42,7 +42,7 @@ from prefopt.training.output import (
     write_text,
 )
 from prefopt.training.placement import Placement
-from prefopt.training.resume import find_checkpoint
+from prefopt.training.resume import agree_on, find_checkpoint
 from prefopt.training.saving import save_policy
 from prefopt.training.trackers import Trackers
 from prefopt.training.trainer import Trainer
@@ -87,6 +87,7 @@ def run(
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config) if resume else None
     finished = read_json(output / RUN) if resume and (output / RUN).exists() else None
+    agree_on(checkpoint, ranks)
     if checkpoint is None and finished is None:
         check_free(output, overwrite=overwrite or resume, inputs=_inputs(config))
     ranks.wait()
@@ -161,16 +162,20 @@ def run(
     except (DivergenceError, NonFiniteLossError, StoreError) as error:
         last_good = output / LAST_GOOD
         save(last_good)
-        save_state(trainer.state, last_good)
+        if ranks.index == 0:
+            save_state(trainer.state, last_good)
+        ranks.wait()  # a launcher ends all processes as soon as one has ended
         raise type(error)(f"{error}; the weights as they stood are in {last_good}") from None
     finally:
         watcher.end()
 
     for line in data.conclude():
         watcher.say(line)
+    save(output)  # before anything else can go wrong
+    if ranks.index == 0:
+        save_state(trainer.state, output)
     after = evaluation.after(policy, trainer.state)
     keeper.offer(trainer.num_steps, after, save)
-    save(output)
     record = {
         "prefopt": prefopt.__version__,
         "loss": loss.name,
@@ -193,7 +198,6 @@ def run(
         "plugins": dict(provenance or {}),
     }
     if ranks.index == 0:
-        save_state(trainer.state, output)
         write_json(output / RUN, record)
     ranks.wait()
     watcher.say(f"wrote   {output}")

@@ -66,7 +66,7 @@ def test_a_policy_agrees_with_what_its_run_measured_and_with_plain_transformers(
     words = AutoTokenizer.from_pretrained(model_folder)
     policy, reference = (AutoModelForCausalLM.from_pretrained(path) for path in (place / "out", model_folder))
     numbers = record["data"]["held_out"]
-    rows = [row for row in load_rows(ROWS, words, max_length=64)[0] if row.number in numbers]
+    rows = [row for row in load_rows(ROWS, words, max_length=64)[0] if row.name in numbers]
     ratios, kls, tokens = {"chosen": [], "rejected": []}, [], 0
     for row in rows:
         for side, own in zip(ratios, row.completions, strict=True):

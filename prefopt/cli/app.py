@@ -49,6 +49,9 @@ def main() -> None:
         rank = int(os.environ.get("RANK", "0"))
         print(f"error: {said}" if rank == 0 else f"error in process {rank}: {said}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # while libraries are still being loaded
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class ChatTemplate:
         if tokenizer.chat_template is None:
             raise DataError(
                 "the rows are conversations, and the tokenizer has no chat template; "
-                "use an instruction-tuned model's tokenizer, or set tokenizer.chat_template"
+                "use the model's instruction-tuned version, or save a chat template with its tokenizer"
             )
         self._tokenizer = tokenizer
         stand_ins = (tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -386,7 +386,8 @@ def _parse(line: bytes) -> RawRow:
     if not line:
         return "is a blank line"
     try:
-        return _mapping(json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_once))
+        text = line.decode("utf-8-sig").rstrip()  # or what is missing at the end would be on a next line
+        return _mapping(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once))
     except UnicodeDecodeError:
         return "is not UTF-8"
     except json.JSONDecodeError as error:

@@ -21,6 +21,11 @@ def check_place(name: str, what: str = "model") -> None:
         ModelError: it looks like a folder and is none.
     """
     path = Path(name).expanduser()
+    if (path / "checkpoint.json").is_file():
+        raise ModelError(
+            f"{what} {name!r} is a checkpoint, which `prefopt train CONFIG --resume` goes on from; models lie in "
+            "output_dir when a run is complete, and in output_dir/best"
+        )
     looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     in_existing_folder = path.parent != Path(".") and path.parent.is_dir()
     if path.is_dir() or not (looks_local or in_existing_folder):

@@ -78,6 +78,14 @@ class Ranks:
         """Whether any rank says so."""
         return self.total(int(value))[0] > 0
 
+    def union(self, flags: Tensor) -> Tensor:
+        """[n] of 0 and 1: 1 where any rank has it."""
+        if self.count == 1:
+            return flags
+        shared = flags.to(PartialState().device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return shared.cpu()
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.count > 1:

@@ -52,8 +52,7 @@ class CachedReference:
         self._reference = open_reference(config)
         self.is_policy = self._reference.is_policy
         store, name = self._reference.store, self._reference.settings.name
-        self._stored, self._missing = look_up(store, rows)
-        ranks.wait()  # before one of them adds to the store, all have seen the same of it
+        self._stored, self._missing = look_up(store, rows, ranks)
         if not self._missing:
             return
         hint = None if store.shards else nearly(store.place, self._reference.identity, name)

@@ -95,24 +95,31 @@ def fill(
     return Filled(rows_scored, rows_reused, num_completions)
 
 
-def look_up(store: Store, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+def look_up(store: Store, rows: Sequence[Row], ranks: Ranks = ALONE) -> tuple[Sequence[Row], Sequence[Row]]:
     """The rows that are stored, and those of which a completion is not; what is stored is read, and so checked.
+
+    Args:
+        store: of the reference.
+        rows: those of a run.
+        ranks: processes that look at the same rows: what one of them misses is missing, though another run may have
+            stored it a moment later.
 
     Raises:
         StoreError: a stored value is damaged.
     """
     identity = bytes.fromhex(store.identity)
-    # Places, not rows: these are as many as the run has.
-    stored, missing = array("q"), array("q")
+    lacking = bytearray(len(rows))  # one byte a row: there are as many as the run has
     place = 0
     for chunk in _chunks(rows, _LOOK_UP_TOKENS):
         keys = [key(identity, row.prompt, own) for row in chunk for own in (*row.completions, *row.mismatched)]
         found = iter(store.read(keys))
         for row in chunk:
             values = [next(found) for _ in (*row.completions, *row.mismatched)]
-            (missing if any(own is None for own in values) else stored).append(place)
+            lacking[place] = any(own is None for own in values)
             place += 1
-    return At(rows, stored), At(rows, missing)
+    missing = ranks.union(torch.frombuffer(lacking, dtype=torch.uint8)) if lacking else torch.zeros(0)
+    places = [array("q", (missing == wanted).nonzero()[:, 0].tolist()) for wanted in (0, 1)]
+    return At(rows, places[0]), At(rows, places[1])
 
 
 class _GrowingShard:

@@ -100,24 +100,33 @@ def _held_out(runs: Sequence[Run]) -> list[Line]:
     ]
 
 
+_EVALUATED = {
+    "evaluated accuracy": ("held_out", "reward_accuracy"),
+    "evaluated margin": ("held_out", "margins", "mean"),
+    "calibration error": ("held_out", "calibration", "expected_error"),
+    "chosen log-ratio": ("displacement", "chosen", "log_ratio", "mean"),
+    "KL a token, on the data": ("kl", "data", "per_token", "mean"),
+    "KL a token, own answers": ("kl", "sampled", "per_token", "mean"),
+    "win rate": ("win_rate", "win_rate"),
+}
+
+
 def _evaluated(runs: Sequence[Run]) -> list[Line]:
-    """The numbers of evaluation.json, whatever it holds."""
-    found = [_numbers(run.evaluation or {}) for run in runs]
-    names = dict.fromkeys(name for values in found for name in values)
+    """The main numbers of evaluation.json."""
     return [
-        Line(name, tuple(_text(values.get(name), "small") for values in found), "From evaluation.json.")
-        for name in names
+        Line(
+            name,
+            tuple(_text(_number_at(run.evaluation, path), "small") for run in runs),
+            f"{'.'.join(path)} of evaluation.json, which `prefopt evaluate` writes.",
+        )
+        for name, path in _EVALUATED.items()
     ]
 
 
-def _numbers(values: Mapping[str, Any], prefix: str = "evaluate") -> dict[str, float]:
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _numbers(value, f"{prefix}.{key}")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[f"{prefix}.{key}"] = value
-    return found
+def _number_at(values: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, int | float) and not isinstance(values, bool) else None
 
 
 def _at_the_end(run: Run, key: str) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.engine.ranks import Ranks
-from prefopt.training.output import write_json
+from prefopt.training.output import read_json, write_json
 
 ABOUT = "best.json"
 
@@ -29,6 +29,23 @@ class Best:
         self._measure = measure
         self._ranks = ranks
         self.value: float | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `go_on` takes."""
+        return {"measure": self._measure, "value": self.value}
+
+    def go_on(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go on after `step`, where `state` was taken; all processes ask before one of them writes.
+
+        What lies there may be newer than the checkpoint, as the last evaluation comes after the last step.
+        """
+        about = read_json(self._folder / ABOUT) if (self._folder / ABOUT).exists() else {}
+        if about.get("step", step + 1) <= step and self._measure in about:
+            self.value = about[self._measure]
+        elif state["measure"] == self._measure:
+            self.value = state["value"]
+        self._ranks.wait()
 
     def offer(self, step: int, found: Mapping[str, Any], save: Callable[[Path], None]) -> None:
         """Keep the model if it does better than all before; the first of equals stays.

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from prefopt.config import CheckpointsConfig
 from prefopt.engine.ranks import Ranks
 from prefopt.errors import OutputError
 from prefopt.reference.disk import sync_folder
+from prefopt.training.output import as_json
 from prefopt.training.snapshot import Snapshot
 
 FORMAT = 1
 FACTS = "checkpoint.json"
 _PREFIX, _PARTIAL = "step-", ".partial-"
 # What writing raises when a disk is full: each library its own.
-_UNWRITABLE = (OSError, RuntimeError, SafetensorError)
+_UNWRITABLE = (OSError, RuntimeError, SafetensorError, ValueError)
 
 
 class Checkpoints:
@@ -76,33 +77,48 @@ class Checkpoints:
         if self._kept_step == taken.step:
             return folder
         partial = self._folder / f"{_PARTIAL}{folder.name}"
-        failure = ""
-        try:
-            if self._ranks.index == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-            self._ranks.wait()
-            self._write(partial, taken, facts)
-        except _UNWRITABLE as error:
-            failure = " ".join(str(error).split())[:200] or type(error).__name__
-        (num_failed,) = self._ranks.total(int(bool(failure)))
-        if num_failed:
+
+        def make() -> None:
+            for left in self._folder.glob(f"{_PARTIAL}*"):  # of a run that was killed as it wrote
+                shutil.rmtree(left, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+        def finish() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+            sync_folder(self._folder)
+
+        # Each part of it in all processes, and then all of them know whether one has failed.
+        failure = (
+            self._failed(make, self._ranks.index == 0)
+            or self._failed(lambda: self._write(partial, taken, facts), True)
+            or self._failed(finish, self._ranks.index == 0)
+        )
+        if failure:
             if self._ranks.index == 0:
                 shutil.rmtree(partial, ignore_errors=True)
             last = latest(self._folder)
             raise OutputError(
                 f"the checkpoint after step {taken.step} cannot be written into {str(self._folder)!r} "
-                f"({failure or 'another process failed'}); "
+                f"({failure}); "
                 + (f"the last good one is {last.name}: make room and go on with --resume" if last else "make room")
             )
         if self._ranks.index == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
-            sync_folder(self._folder)
             self._delete_old(folder)
         self._ranks.wait()
         self._kept_at, self._kept_step = time.monotonic(), taken.step
         return folder
+
+    def _failed(self, act: Callable[[], None], mine: bool) -> str:
+        """Why an act failed in this process or in another; empty where it did not."""
+        failure = ""
+        try:
+            if mine:
+                act()
+        except _UNWRITABLE as error:
+            failure = " ".join(str(error).split())[:200] or type(error).__name__
+        anywhere = self._ranks.any(bool(failure))
+        return failure or ("another process failed" if anywhere else "")
 
     def _write(self, partial: Path, taken: Snapshot, facts: Mapping[str, Any]) -> None:
         written = []
@@ -113,10 +129,12 @@ class Checkpoints:
         if self._ranks.index == 0:
             own = {"format": FORMAT, "step": taken.step, "num_processes": self._ranks.count, "sharded": taken.sharded}
             written.append(partial / FACTS)
-            written[-1].write_text(json.dumps({**own, **facts}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            text = json.dumps(as_json({**own, **facts}), indent=2, allow_nan=False)
+            written[-1].write_text(text + "\n", encoding="utf-8")
         for path in written:
             _flush(path)
-        sync_folder(partial)
+        if written:
+            sync_folder(partial)
 
     def _delete_old(self, newest: Path) -> None:
         if self._settings.keep_last is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from math import exp
+from math import exp, isfinite
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -65,7 +65,7 @@ class Health:
         for name, value in numbers.items():
             self._first.setdefault(name, value)
         looks: dict[str, Callable[[], str | None]] = {
-            "spike": lambda: self._spike(numbers["grad_norm"]),  # before the norm is among those it is held against
+            "spike": lambda: self._spike(numbers.get("grad_norm")),  # before the norm is among those it is held against
             "loss": self._rising,
             "lost": self._lost,
             "displaced": self._displaced,
@@ -114,7 +114,7 @@ class Health:
         self.diverged = state["diverged"]
 
     def _remember(self, numbers: Mapping[str, float]) -> None:
-        if len(self._early) < WINDOW:
+        if len(self._early) < WINDOW and "grad_norm" in numbers:
             self._early.append(numbers["grad_norm"])
         for name, value in numbers.items():
             values = self._recent.setdefault(name, [])
@@ -126,9 +126,9 @@ class Health:
         values = self._recent.get(name, [])
         return fmean(values) if len(values) == WINDOW else None
 
-    def _spike(self, norm: float) -> str | None:
+    def _spike(self, norm: float | None) -> str | None:
         values = self._recent.get("grad_norm", [])
-        if len(values) < WINDOW:
+        if norm is None or len(values) < WINDOW:  # a step that overflowed in float16 has none
             return None
         # Against the start as well: where most rows are saturated, the usual norm is next to nothing.
         usual = max(median(values), median(self._early))
@@ -230,10 +230,12 @@ def _times(nats: float) -> str:
 def _followed(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The numbers that are followed; log-probs per token, so that batches of other lengths compare."""
     names = ("loss", "loss_error", "grad_norm", "learning_rate", "kl_per_token", "saturated", "reward_margin")
-    found = {name: float(metrics[name]) for name in names if metrics.get(name) is not None}
+    # What is infinite (a reward at the extreme) has no mean.
+    finite = {name: value for name, value in metrics.items() if isinstance(value, int | float) and isfinite(value)}
+    found = {name: float(finite[name]) for name in names if name in finite}
     for side in ("chosen", "rejected"):
-        length = metrics.get(f"{side}_length")
+        length = finite.get(f"{side}_length")
         for name in (f"{side}_log_ratio", f"{side}_logps"):
-            if length and metrics.get(name) is not None:
-                found[name] = metrics[name] / length
+            if length and name in finite:
+                found[name] = finite[name] / length
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from prefopt.config import RunConfig
-from prefopt.errors import DivergenceError, OutputError
+from prefopt.errors import ConfigError, DivergenceError, OutputError
 from prefopt.training.best import Best
 from prefopt.training.checkpoints import Checkpoints, read_facts, read_snapshot
 from prefopt.training.health import Health
@@ -75,8 +75,17 @@ class Keeper:
 
         Args:
             before: what was found on the held-out rows.
+
+        Raises:
+            ConfigError: what the best model is told by is not measured.
         """
         self.before = before
+        measure = self._config.checkpoints.keep_best
+        if measure is not None and measure not in before:
+            raise ConfigError(
+                f"checkpoints.keep_best = {measure!r}, but the held-out rows hold no pairs to measure it on; set it to "
+                "'loss'"
+            )
 
     def go_on(self, checkpoint: Path) -> None:
         """Begin after the last step of a checkpoint.
@@ -99,7 +108,8 @@ class Keeper:
             )
         self._trainer.restore(read_snapshot(checkpoint, self._trainer.ranks))
         self._health.load_state_dict(facts["health"])
-        self.before, self._best.value, self.warnings = facts["before"], facts["best"], facts["warnings"]
+        self.before, self.warnings = facts["before"], facts["warnings"]
+        self._best.go_on(step, facts["best"])
         self.resumed_after = [*facts["resumed_after"], step]
         self.seconds_before = facts["seconds"]
         self._watcher.say(f"resumed after step {step} from {checkpoint}")
@@ -143,8 +153,9 @@ class Keeper:
                 self.warnings += (found := self._health.after(metrics))
                 for sentence in found:
                     self._watcher.say(sentence)
-                told = stop.told() and not last
-                if self._checkpoints.due(step.number) or told or (last and self._checkpoints.wanted):
+                stopped = stop.told()
+                told = stopped and not last
+                if self._checkpoints.due(step.number) or stopped or (last and self._checkpoints.wanted):
                     log.flush()
                     kept = self._checkpoints.keep(trainer.snapshot(), self._facts())
                     if told:
@@ -164,7 +175,7 @@ class Keeper:
         return {
             "identity": self._identity,
             "before": self.before,
-            "best": self._best.value,
+            "best": self._best.state,
             "health": self._health.state_dict(),
             "warnings": self.warnings,
             "resumed_after": self.resumed_after,

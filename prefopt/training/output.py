@@ -49,13 +49,16 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[str] = ()) -> 
         if not there.is_dir():
             where = "is a file" if there == folder else f"lies below {str(there)!r}, which is a file"
             raise ConfigError(f"output_dir {str(folder)!r} {where}; it must be a folder")
-        if there != folder or not any(folder.iterdir()):
+        if there != folder or all(entry.name.endswith(".partial") for entry in folder.iterdir()):
             return
     except OSError as error:  # a name too long, or a folder that may not be read
         raise ConfigError(f"output_dir {str(folder)!r} cannot be used: {error.strerror or error}") from error
     if not overwrite:
+        kept = any((folder / CHECKPOINTS).glob("step-*"))
+        resume = " pass --resume to go on after its last checkpoint," if kept else ""
         raise ConfigError(
-            f"output_dir {str(folder)!r} is not empty; choose another one, or pass --overwrite to replace the run in it"
+            f"output_dir {str(folder)!r} is not empty;{resume} choose another one, or pass --overwrite to replace the "
+            "run in it"
         )
     if not (folder / CONFIG).exists():
         raise ConfigError(
@@ -92,8 +95,9 @@ def clear(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for pattern in _WRITTEN:
             for file in folder.glob(pattern):
-                file.unlink()
-        for name in (LAST_GOOD, CHECKPOINTS, BEST, TENSORBOARD):
+                if file.name != CONFIG:  # by which the folder is known as a run's; the next one replaces it
+                    file.unlink()
+        for name in (LAST_GOOD, CHECKPOINTS, BEST, f".{BEST}.partial", f".{BEST}.old", TENSORBOARD):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
     except OSError as error:
@@ -106,7 +110,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(as_json(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -156,7 +160,7 @@ class MetricsLog:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(_as_json(values), allow_nan=False) + "\n")
+            self._file.write(json.dumps(as_json(values), allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise OutputError(f"{str(self._path)!r} cannot be written: {error.strerror or error}") from error
@@ -181,10 +185,12 @@ class MetricsLog:
                 self._file.close()
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The value with null for what JSON has no number for, such as a reward that is infinite at the extreme."""
     if isinstance(value, Mapping):
-        return {key: _as_json(own) for key, own in value.items()}
+        return {key: as_json(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(own) for own in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

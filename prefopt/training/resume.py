@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import RunConfig, as_values
-from prefopt.errors import ConfigError
-from prefopt.training.checkpoints import latest
+from prefopt.engine.ranks import Ranks
+from prefopt.errors import ConfigError, OutputError
+from prefopt.training.checkpoints import latest, read_facts
 from prefopt.training.output import CHECKPOINTS, CONFIG
 from prefopt.yaml_file import read_yaml
 
@@ -49,3 +50,15 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
             yield from _differences(old, new, f"{path}.{index}")
     elif before != now:
         yield f"{path} was {before!r} and is {now!r}"
+
+
+def agree_on(checkpoint: Path | None, ranks: Ranks) -> None:
+    """Refuse to start where the processes do not see the same checkpoint.
+
+    Raises:
+        OutputError: they see others, or some see none.
+    """
+    step = -1 if checkpoint is None else int(read_facts(checkpoint)["step"])
+    (first,) = ranks.total(step if ranks.index == 0 else 0)
+    if ranks.any(step != first):
+        raise OutputError("the processes see different checkpoints; put output_dir where all machines see it")

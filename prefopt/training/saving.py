@@ -37,7 +37,7 @@ def save_policy(
         OutputError: the folder cannot be written.
     """
     adapted = wrapper_of(policy) is not None
-    weights, settings = adapter_weights(policy) if adapted and not merge else (_whole(policy), None)
+    weights, settings = adapter_weights(policy) if adapted and not merge else (_whole(policy, ranks), None)
     if ranks.index > 0:
         return
     try:
@@ -58,10 +58,15 @@ def save_policy(
         ) from error
 
 
-def _whole(policy: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights of a model in shards, whole and in main memory; empty where nothing is sharded."""
+def _whole(policy: PreTrainedModel, ranks: Ranks) -> dict[str, Tensor]:
+    """The weights of a model in shards, whole, in the first process; empty where nothing is sharded."""
     found = policy.state_dict(keep_vars=True)
     if not any(in_shards(own) for own in found.values()):
         return {}
-    # One after the other, so that the device never holds more than one of them whole.
-    return {name: whole(own).detach().cpu() for name, own in found.items()}
+    kept = {}
+    for name, own in found.items():  # so that no device holds more than one of them whole
+        value = whole(own)
+        if ranks.index == 0:
+            kept[name] = value.detach().cpu()
+        del value
+    return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from prefopt.engine.ranks import Ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A scheduler tells the launcher and the processes, and the launcher passes on what it was told: one request, not two.
+_SAME_SECONDS = 3.0
 
 
 class Stop:
@@ -20,12 +23,15 @@ class Stop:
         """Nobody was, so far."""
         self._ranks = ranks
         self._told = False
+        self._told_at = 0.0
 
     def tell(self, *_: Any) -> None:
         """Stop after this step; told a second time, at once."""
-        if self._told:
+        now = time.monotonic()
+        if self._told and now - self._told_at > _SAME_SECONDS:
             raise KeyboardInterrupt
-        self._told = True
+        if not self._told:
+            self._told, self._told_at = True, now
 
     def told(self) -> bool:
         """Asked by every process after the same step."""

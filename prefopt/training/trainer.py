@@ -15,7 +15,7 @@ from prefopt.config import ReferenceConfig, TrainingConfig
 from prefopt.data.row import Row
 from prefopt.engine.accumulation import accumulate
 from prefopt.engine.logps import LogpSource, Scorer
-from prefopt.errors import NonFiniteLossError
+from prefopt.errors import NonFiniteLossError, OutOfMemoryError
 from prefopt.training.batches import Batches, ShuffledBatches
 from prefopt.training.costs import step_costs
 from prefopt.training.loss_error import loss_error
@@ -140,6 +140,11 @@ class Trainer:
             )
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"step {number}: {error}; the step was not taken") from None
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemoryError(
+                f"step {number}: no memory left ({' '.join(str(error).split())[:160] or 'of the machine'}); lower "
+                "training.tokens_per_microbatch or set training.gradient_checkpointing, and start again with --resume"
+            ) from None
         self._scaling.unscale()
         norm = self._placement.clip(self.policy, self._training.max_grad_norm)
         if not torch.isfinite(norm) and not self._scaling.can_lower:

@@ -55,7 +55,7 @@ def test_the_first_loss_of_dpo_is_ln_2(tmp_path, dtype):
 
 def test_a_completion_that_is_not_stored_is_no_silent_zero(tmp_path):
     stored = StoredReference(store_of(tmp_path, Scorer(tiny_model("llama")), ROWS[:2]))
-    with pytest.raises(KeyError):
+    with pytest.raises(StoreError, match="is not in the log-prob store"):
         stored.score(grow_rows(ROWS[2:]), tokens_per_microbatch=50)
 
 

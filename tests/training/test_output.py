@@ -75,8 +75,8 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
 
 
 def test_a_number_that_is_no_json_is_never_written(tmp_path):
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "run.json", {"loss": float("nan")})
+    write_json(tmp_path / "run.json", {"loss": float("nan"), "margins": [1.0, float("inf")]})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"loss": None, "margins": [1.0, None]}
 
 
 def test_the_state_of_a_loss_is_kept_exactly(tmp_path):

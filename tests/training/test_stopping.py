@@ -11,12 +11,16 @@ from prefopt.training.stopping import stopping_between_steps
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_stops_at_once(number):
-    before = signal.getsignal(number)
+def test_the_first_signal_asks_and_a_later_one_stops_at_once(number, monkeypatch):
+    before, now = signal.getsignal(number), [100.0]
+    monkeypatch.setattr("prefopt.training.stopping.time.monotonic", lambda: now[0])
     with stopping_between_steps(ALONE) as stop:
         assert not stop.told()
         os.kill(os.getpid(), number)
         assert stop.told()
+        now[0] += 1
+        os.kill(os.getpid(), number)  # passed on by a launcher
+        now[0] += 5
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
