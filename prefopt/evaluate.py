@@ -90,7 +90,8 @@ def evaluate(
         endpoint = Endpoint(settings.policy_endpoint, "evaluation.policy_endpoint")
 
     tokenizer = load_tokenizer(config.model)
-    data = prepare(held_out_config, loss, tokenizer, source)
+    alone = not isinstance(config.data.evaluation, int)  # held-out rows by themselves may all have one label
+    data = prepare(held_out_config, loss, tokenizer, source, contrast=not alone)
     rows = list(data.evaluation if isinstance(config.data.evaluation, int) else data.train)
     for line in [line for report in data.reports.values() for line in report.lines()] + data.notes:
         watcher.say(line)
@@ -99,7 +100,7 @@ def evaluate(
         watcher.say(f"evaluation.num_prompts = {settings.num_prompts}, but only {len(rows)} rows are held out")
     texts: list[RowText] = []
     if judge is not None or endpoint is not None:
-        texts = row_texts(_parts(source), prompted, tokenizer)
+        texts = row_texts(_parts(source), prompted, tokenizer, streaming=held_out_config.data.streaming)
     if settings.judge is not None and settings.judge.name == "gsm8k":
         for row, text in zip(prompted, texts, strict=True):
             right_number(row.name, text.truth)  # before any model is loaded
@@ -142,7 +143,7 @@ def evaluate(
             {"row": row.name, "prompt": str(tokenizer.decode(list(row.prompt))), "completion": answer}
             for row, answer in zip(prompted, answers, strict=True)
         ]
-    failed: PrefoptError | None = None
+    failed: PrefoptError | KeyboardInterrupt | None = None
     if judge is not None and judgements is not None and answers is not None:
         others: Sequence[str | None] = [text.chosen for text in texts]
         if settings.against == "reference":
@@ -152,7 +153,7 @@ def evaluate(
             comparisons = _comparisons(prompted, texts, answers, others)
             record["win_rate"] = {"against": settings.against} | _win_rate(judge, judgements, comparisons, watcher)
             record["win_rate"]["rows_without_other"] = len(prompted) - len(comparisons)
-        except PrefoptError as error:
+        except (PrefoptError, KeyboardInterrupt) as error:
             failed = error
     record |= {
         "settings": settings.model_dump(mode="json"),
@@ -164,6 +165,8 @@ def evaluate(
     }
     record = spelled(record)
     write_json(place, record)
+    if isinstance(failed, KeyboardInterrupt):
+        raise failed
     if failed is not None:
         raise type(failed)(
             f"{failed}; what else was measured is in {place}, what was judged so far in {place.with_name(FILE)}, and a "

@@ -215,6 +215,7 @@ def prepare(
     train: TrainSource,
     *,
     listing: Path | None = None,
+    contrast: bool = True,
 ) -> Prepared:
     """Load the rows, set held-out ones aside, find mismatched completions, and check what the engine relies on.
 
@@ -227,6 +228,7 @@ def prepare(
         tokenizer: the policy's.
         train: the rows to train on.
         listing: a JSONL file for the rows of a stream that are dropped, truncated or shifted, written during the run.
+        contrast: whether rows of one label only are refused; rows that are measured and not trained on may be alike.
 
     Raises:
         ConfigError: a row does not fit the token budget.
@@ -235,13 +237,15 @@ def prepare(
     if config.data.streaming:
         data = _streamed(config, loss, tokenizer, parts_of(train), listing)
     else:
-        data = _known(config, loss, tokenizer, parts_of(train))
+        data = _known(config, loss, tokenizer, parts_of(train), contrast)
     for rows in filter(None, (data.train, data.evaluation)):
         _check_scores(rows, loss)
     return data
 
 
-def _known(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase, parts: Sequence[Part]) -> Prepared:
+def _known(
+    config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBase, parts: Sequence[Part], contrast: bool
+) -> Prepared:
     settings, num_held_out = config.data, config.data.evaluation
     reports: dict[str, DataReport] = {}
     notes: list[str] = []
@@ -267,7 +271,7 @@ def _known(config: RunConfig, loss: Objective, tokenizer: PreTrainedTokenizerBas
     batches: Batches = ShuffledBatches(train, config.training)
     if len(parts) > 1:
         batches = MixedBatches(trained, shares, settings.mixture_ends, config.training)
-    telling, leaks = _looked_over(train, held, names_of(parts), config, loss)
+    telling, leaks = _looked_over(train, held, names_of(parts), config, loss, contrast)
     return Prepared(batches, train, held, telling, reports, notes + leaks)
 
 
@@ -349,7 +353,7 @@ def _held_out_source(
 
 
 def _looked_over(
-    train: Sequence[Row], evaluation: Sequence[Row], name: str, config: RunConfig, loss: Objective
+    train: Sequence[Row], evaluation: Sequence[Row], name: str, config: RunConfig, loss: Objective, contrast: bool
 ) -> tuple[list[Row], list[str]]:
     """One pass over all rows: their telling ones, and what the training rows give away of the held-out ones.
 
@@ -368,7 +372,7 @@ def _looked_over(
         yield from evaluation
 
     telling = _telling(passing())
-    if len(labels) == 1 and None not in labels:
+    if contrast and len(labels) == 1 and None not in labels:
         which = "desirable (label true)" if True in labels else "undesirable (label false)"
         raise DataError(
             f"{name}: all {len(train)} rows are {which}; loss {loss.name} contrasts desirable with undesirable "

@@ -15,7 +15,7 @@ class PartConfig(Section):
 
     source: Place
     """As `train` where that is one source."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, ge=1e-9, le=1e9, allow_inf_nan=False)
     """How often a row is drawn from it, beside the weights of the others."""
 
 

@@ -20,7 +20,14 @@ JUDGES = ("gsm8k", "length", "sentiment")
 def _address(key: str, url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{key} {url!r} is no address; it must begin with http:// or https://")
-    if "@" in urlsplit(url).netloc:
+    try:
+        place = urlsplit(url)
+        named = place.hostname and (place.port is None or place.port > 0)
+    except ValueError as error:
+        raise ValueError(f"{key} {url!r} is no address: {error}") from None
+    if not named:
+        raise ValueError(f"{key} {url!r} names no server")
+    if "@" in place.netloc:
         raise ValueError(f"{key} holds a user or a key; name the environment variable that holds it (api_key_env)")
     return url.rstrip("/")
 

@@ -95,6 +95,8 @@ def _set(values: dict[str, Any], override: str) -> None:
         if isinstance(place, list):
             place = place[_index(place, key, override)]
             continue
+        if not isinstance(place, dict):
+            raise ConfigError(f"override {override!r}: {'.'.join(keys[:depth])} is {place!r}, not a mapping")
         below = place.get(key)
         if below is None:
             below = {}

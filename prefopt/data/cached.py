@@ -133,8 +133,11 @@ class StoredRows(RowView):
         held = self._held
         if number not in held:
             try:
-                held[number] = Decoder(self._reader.get_batch(number), self._kind, self._source)
-            except (OSError, ValueError, pa.ArrowException) as error:
+                batch = self._reader.get_batch(number)
+                # Arrow trusts what a file says of its buffers, and ends the process where it is wrong.
+                batch.validate(full=True)
+                held[number] = Decoder(batch, self._kind, self._source)
+            except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
                 raise self._damaged(" ".join(str(error).split())[:120]) from error
             if len(held) > _BATCHES_HELD:
                 held.popitem(last=False)

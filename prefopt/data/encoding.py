@@ -115,7 +115,7 @@ def _parts(row: Row) -> list[NDArray[Any]]:
 
 
 def _check(number: int, parts: Sequence[NDArray[Any]]) -> int:
-    digest = hashlib.blake2b(number.to_bytes(8, "little"), digest_size=8)
+    digest = hashlib.blake2b(number.to_bytes(8, "little", signed=True), digest_size=8)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part.tobytes())

@@ -42,6 +42,7 @@ class _Table(Protocol):
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 _FILES = (".jsonl", ".json", ".parquet")
 _DIGEST_ROWS = 4096
+_PARQUET_ROWS = 256  # made into objects at a time
 _DATASET_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -288,7 +289,7 @@ class _Parquet:
     def __iter__(self) -> Iterator[RawRow]:
         file = self._open()
         try:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield from batch.to_pylist()
         except (OSError, ValueError) as error:  # a damaged page is found when it is read
             raise DataError(f"{str(self.path)!r} is damaged: {error}") from error

@@ -136,8 +136,12 @@ class StreamedSource:
     def _training_rows(self, rows: Iterator[Row]) -> Iterator[Row]:
         rows = islice(rows, self._num_held_out, None)
         if self._mismatched:
-            rows = with_mismatched(rows, max_length=self._max_length, alike=self._alike.add)
+            rows = map(self._checked, with_mismatched(rows, max_length=self._max_length, alike=self._alike.add))
         first = next(rows, None)
         if first is None:
             raise DataError(f"{source_name(self._source)}: no row is left to train on")
         yield from chain([first], rows)
+
+    def _checked(self, row: Row) -> Row:
+        self._check(row)
+        return row

@@ -32,13 +32,16 @@ class RowText:
     truth: str | None
 
 
-def row_texts(sources: Sequence[Source], rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[RowText]:
+def row_texts(
+    sources: Sequence[Source], rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, streaming: bool = False
+) -> list[RowText]:
     """The text of each row, read once more from where it came from.
 
     Args:
         sources: where the rows come from.
         rows: some of their rows.
         tokenizer: puts rows of token ids into words.
+        streaming: whether the sources are read as streams.
 
     Raises:
         DataError: the source no longer holds the rows.
@@ -47,7 +50,7 @@ def row_texts(sources: Sequence[Source], rows: Sequence[Row], tokenizer: PreTrai
     for source in sources:
         name = source_name(source)
         wanted = {row.number for row in rows if row.source == name}
-        for number, raw in read_rows(source):
+        for number, raw in read_rows(source, streaming=streaming):
             if not wanted:
                 break
             if number in wanted and not isinstance(raw, str):

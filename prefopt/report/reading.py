@@ -121,6 +121,8 @@ def _steps(path: Path) -> tuple[tuple[Mapping[str, Any], ...], bool]:
     for number, line in enumerate(whole, 1):
         try:
             metrics = json.loads(line)
+            if type(metrics["step"]) is not int or not isinstance(metrics.get("evaluation") or {}, dict):
+                raise TypeError
             found[metrics["step"]] = metrics
         except (ValueError, KeyError, TypeError):
             raise DataError(

@@ -107,7 +107,7 @@ _EVALUATED = {
     "chosen log-ratio": ("displacement", "chosen", "log_ratio", "mean"),
     "KL a token, on the data": ("kl", "data", "per_token", "mean"),
     "KL a token, own answers": ("kl", "sampled", "per_token", "mean"),
-    "win rate": ("win_rate", "win_rate"),
+    "win rate": ("win_rate", "rate"),
 }
 
 
@@ -151,7 +151,7 @@ def _memory(run: Run) -> str:
 
 
 def _text(value: float | None, form: str) -> str:
-    if value is None or not math.isfinite(value):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         return ""
     if form == "share":
         return f"{value:.3f}"

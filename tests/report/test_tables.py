@@ -35,12 +35,12 @@ def test_units_differ_with_the_loss_and_with_its_settings(tmp_path):
     assert different_units(read_runs([*same, write_run(tmp_path / "d", loss={"name": "dpo", "beta": 0.5})]))
 
 
-def test_what_evaluate_found_is_shown_number_by_number(tmp_path):
+def test_the_main_numbers_of_evaluate_are_shown(tmp_path):
     folder = write_run(tmp_path / "a")
-    (folder / "evaluation.json").write_text(json.dumps({"win_rate": {"value": 0.625, "judge": "length"}}))
+    (folder / "evaluation.json").write_text(json.dumps({"win_rate": {"rate": 0.625, "num": 8}, "threads": 2}))
     found = texts(summary(read_runs([folder])))
-    assert found["evaluate.win_rate.value"] == ("0.625",)
-    assert not [name for name in found if "judge" in name]
+    assert found["win rate"] == ("0.625",)
+    assert "KL a token, on the data" not in found
 
 
 def test_a_run_that_is_not_finished_says_how_far_it_is(tmp_path):

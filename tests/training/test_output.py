@@ -71,7 +71,8 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     (tmp_path / "notes.txt").write_text("")
     clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    # The config stays until the next one replaces it: by it the folder is known as a run's.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "notes.txt"]
 
 
 def test_a_number_that_is_no_json_is_never_written(tmp_path):

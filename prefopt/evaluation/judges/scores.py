@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
-from prefopt.errors import ConfigError, DataError
+from prefopt.errors import ConfigError, DataError, ModelError
 from prefopt.evaluation.judges.comparison import Comparison, Judgement, better
 from prefopt.evaluation.text_rewards import Classifier, vader
 from prefopt.evaluation.texts import written_out
@@ -38,6 +39,8 @@ class ScoreJudge:
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, Judgement]]:
         """As `Judge.judge`, in order."""
         for number, (policy, other) in enumerate(self._scores(comparisons)):
+            if not (isfinite(policy) and isfinite(other)):
+                raise ModelError(f"{comparisons[number].row}: {dict(self.about)} gives a score that is not finite")
             yield number, Judgement(better(policy, other), {"scores": {"policy": policy, "other": other}})
 
 

@@ -43,8 +43,8 @@ class ServedJudge:
         self._endpoint = Endpoint(endpoint, "evaluation.judge")
 
     def question(self, comparison: Comparison) -> Any:
-        """What is asked, word for word."""
-        return self._words(comparison)
+        """What is asked, word for word, and whose answer stands first: a verdict names sides, not letters."""
+        return [self._words(comparison), "policy" if self._policy_first(comparison) else "other"]
 
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, Judgement]]:
         """As `Judge.judge`, in the order in which replies come."""
