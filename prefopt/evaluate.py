@@ -143,7 +143,7 @@ def evaluate(
             {"row": row.name, "prompt": str(tokenizer.decode(list(row.prompt))), "completion": answer}
             for row, answer in zip(prompted, answers, strict=True)
         ]
-    failed: PrefoptError | KeyboardInterrupt | None = None
+    failed: PrefoptError | None = None
     if judge is not None and judgements is not None and answers is not None:
         others: Sequence[str | None] = [text.chosen for text in texts]
         if settings.against == "reference":
@@ -153,7 +153,7 @@ def evaluate(
             comparisons = _comparisons(prompted, texts, answers, others)
             record["win_rate"] = {"against": settings.against} | _win_rate(judge, judgements, comparisons, watcher)
             record["win_rate"]["rows_without_other"] = len(prompted) - len(comparisons)
-        except (PrefoptError, KeyboardInterrupt) as error:
+        except PrefoptError as error:
             failed = error
     record |= {
         "settings": settings.model_dump(mode="json"),
@@ -165,8 +165,6 @@ def evaluate(
     }
     record = spelled(record)
     write_json(place, record)
-    if isinstance(failed, KeyboardInterrupt):
-        raise failed
     if failed is not None:
         raise type(failed)(
             f"{failed}; what else was measured is in {place}, what was judged so far in {place.with_name(FILE)}, and a "

@@ -34,7 +34,10 @@ def test_a_part_of_a_mixture_can_be_overridden(tmp_path):
         ({"train": ""}, "data.train = '': it must not be empty"),
         ({"train": [{"weight": 1.0}]}, "config: 'data.train.0.source' is missing; it is required"),
         ({"train": [{"source": "a", "wieght": 1}]}, "unknown key 'data.train.0.wieght'; did you mean 'weight'?"),
-        ({"train": ["a", {"source": "b", "weight": 0}]}, "data.train.1.weight = 0: it must be greater than 0"),
+        (
+            {"train": ["a", {"source": "b", "weight": 0}]},
+            "data.train.1.weight = 0: it must be greater than or equal to 0.000000001",
+        ),
         ({"train": [{"source": "a", "weight": float("inf")}]}, "data.train.0.weight = inf: it must be a finite number"),
         ({"train": "a", "mixture_ends": "all"}, "data.mixture_ends has no effect where data.train is one source"),
         ({"train": "a", "mixture_ends": "last"}, "data.mixture_ends = 'last': it must be 'first' or 'all'"),

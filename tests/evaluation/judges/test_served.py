@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prefopt.config.evaluation import JudgeConfig
@@ -95,3 +97,12 @@ def test_another_judge_prompt_or_answer_is_another_question(tmp_path):
         assert win_rate(first, compared(("xxx", "y")), Judgements(path)).asked == 1
         other = ServedJudge(JudgeConfig(url=server.url, model="k", prompt="dialogue"), seed=0)
         assert win_rate(other, compared(("xx", "y")), Judgements(path)).asked == 1
+
+
+def test_the_same_words_with_the_sides_exchanged_are_another_question(tmp_path):
+    """A verdict names sides: what was said of one row may not stand for its mirror image."""
+    comparisons = compared(*[("Yes, it is", "No"), ("No", "Yes, it is")] * 20)
+    alike = [replace(own, prompt="Is it?") for own in comparisons]
+    with ScriptedServer(longer_wins) as server:
+        found = win_rate(judge(server.url), alike, Judgements(tmp_path / "a.jsonl"))
+    assert (found.wins, found.losses) == (20, 20)
