@@ -204,3 +204,21 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(write_con
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written" in line
     assert not list((tmp_path / "out" / "checkpoints").glob("*"))
+
+
+def test_a_best_model_by_what_is_not_measured_is_refused(prefopt, write_config, write_rows):
+    rows = write_rows([{"prompt": f"{one}?", "completion": f" {one}", "label": one % 2 == 0} for one in range(12)])
+    config = write_config(rows, data={"evaluation": 4}, evaluation={"every_steps": 1}, loss="kto")
+    error = prefopt("train", config, "checkpoints.keep_best=reward_accuracy").error
+    assert "checkpoints.keep_best = 'reward_accuracy', but the held-out rows hold no pairs" in error
+
+
+def test_a_checkpoint_is_no_model_and_the_error_says_what_is(prefopt, config, tmp_path):
+    prefopt("train", config)
+    error = prefopt("evaluate", config, "--model", tmp_path / "out" / "checkpoints" / "step-00000008").error
+    assert "is a checkpoint, which `prefopt train CONFIG --resume` goes on from" in error
+
+
+def test_a_folder_with_a_checkpoint_names_resume(prefopt, config):
+    prefopt("train", config)
+    assert "pass --resume to go on after its last checkpoint" in prefopt("train", config).error

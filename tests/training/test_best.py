@@ -47,3 +47,24 @@ def test_a_death_while_saving_leaves_the_one_before(tmp_path):
     assert (tmp_path / "best" / "model.txt").read_text() == "good"
     kept.offer(3, {"loss": 0.5}, saving("better"))
     assert (tmp_path / "best" / "model.txt").read_text() == "better"
+
+
+def test_a_run_that_goes_on_knows_what_was_best(tmp_path):
+    kept = Best(tmp_path / "best", "loss", ALONE)
+    kept.offer(3, {"loss": 0.7}, saving("three"))
+    before = kept.state
+    kept.offer(6, {"loss": 0.4}, saving("six"))  # after the last checkpoint, as the last evaluation is
+    again = Best(tmp_path / "best", "loss", ALONE)
+    again.go_on(6, before)
+    assert again.value == 0.4
+    earlier = Best(tmp_path / "best", "loss", ALONE)
+    earlier.go_on(4, before)  # step 6 is yet to come again
+    assert earlier.value == 0.7
+
+
+def test_another_measure_begins_anew(tmp_path):
+    kept = Best(tmp_path / "best", "loss", ALONE)
+    kept.offer(3, {"loss": 0.7}, saving("three"))
+    again = Best(tmp_path / "best", "reward_accuracy", ALONE)
+    again.go_on(3, kept.state)
+    assert again.value is None

@@ -249,3 +249,10 @@ def test_a_learning_rate_a_hundred_times_as_high_diverges(shared):
 def test_a_huge_beta_saturates(shared):
     told, _ = train(shared, REGISTRY.loss("dpo", beta=100.0), 3e-5, 45)
     assert any("saturated" in line for line in told)
+
+
+def test_a_step_without_a_gradient_norm_or_with_an_infinite_reward_is_followed_all_the_same():
+    health = Health(prefopt.get_loss("dpo"))
+    for step in range(1, 2 * WINDOW):
+        overflowed = {"step": step, "loss": 0.6, "chosen_reward": float("inf"), "reward_margin": float("-inf")}
+        assert health.after(overflowed) == []
