@@ -121,20 +121,21 @@ def test_a_frozen_head_gets_no_gradient():
 
 
 MEASURE = """
-import resource, sys, torch
+import sys, torch
 from prefopt.data.row import Completion
 from prefopt.data.trees import grow
 from prefopt.engine.layout import lay_out
 from prefopt.engine.logps import Scorer
+from prefopt.training.memory import peak_process_bytes
 from transformers import LlamaConfig, LlamaForCausalLM
 torch.set_num_threads(1)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=60_000, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
                                      num_attention_heads=2, tie_word_embeddings=True))
 scorer = Scorer(model, chunked_head=sys.argv[1] == "chunked")
 completion = Completion(tuple(range(800)), (True,) * 800)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_process_bytes()
 scorer(lay_out(grow([((1, 2), completion)] * 2, [0, 1]))).sum().backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak_process_bytes() - before)
 """
 
 

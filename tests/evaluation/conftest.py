@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
@@ -10,7 +12,7 @@ from tests.data.tokenizers import tokenizer
 @pytest.fixture
 def classifier(tmp_path):
     def save(*labels):
-        words = tokenizer("without_bos")
+        words = copy.deepcopy(tokenizer("without_bos"))  # which other tests share
         words.pad_token = "<unk>"
         config = BertConfig(
             vocab_size=len(words),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import sys
 from decimal import Decimal
 
@@ -102,7 +103,7 @@ def test_a_reward_model_reads_prompt_and_answer(classifier):
 
 def test_a_reward_model_with_a_chat_template_is_shown_conversations_through_it(classifier):
     folder = classifier("reward")
-    words = tokenizer("without_bos", "chatml")
+    words = copy.deepcopy(tokenizer("without_bos", "chatml"))  # which other tests share
     words.pad_token = "<unk>"
     words.save_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
